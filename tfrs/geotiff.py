@@ -1,0 +1,90 @@
+"""Rasters read and written; the only file that imports rasterio."""
+
+import os
+import warnings
+from dataclasses import dataclass, field
+
+import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from tfrs.errors import BadPatch
+
+# Neither sidecar files nor a directory listing are wanted for a patch, and one file has one reader.
+_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+
+
+@dataclass(frozen=True)
+class Raster:
+    """An image and its place on Earth.
+
+    Attributes:
+        data: Array (C, H, W) in the file's own dtype.
+        crs: `EPSG:<code>` where there is one, else WKT; empty where the file has none.
+        transform: Affine coefficients a b c d e f: x = a * column + b * row + c, y = d * column + e * row + f.
+        nodata: The value the file declares as nodata, None where it declares none.
+        descriptions: Band names the file carries; empty strings where it carries none.
+    """
+
+    data: np.ndarray
+    crs: str = ""
+    transform: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    nodata: float | None = None
+    descriptions: tuple[str, ...] = field(default=())
+
+
+def read(path: str | os.PathLike) -> Raster:
+    """Read all bands of a raster that GDAL knows, `/vsizip/` paths included.
+
+    Raises:
+        BadPatch: The file is missing, truncated or no raster.
+    """
+    try:
+        with warnings.catch_warnings(), rasterio.Env(**_OPTIONS):
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(str(path), sharing=False) as source:
+                return Raster(
+                    source.read(),
+                    source.crs.to_string() if source.crs else "",
+                    tuple(float(v) for v in source.transform[:6]),
+                    source.nodata,
+                    tuple(name or "" for name in source.descriptions),
+                )
+    except RasterioError as error:
+        reason = "no such file" if _missing(path) else f"cannot be read ({_innermost(error)})"
+        raise BadPatch(path, reason) from error
+
+
+def _missing(path) -> bool:
+    return not str(path).startswith("/vsi") and not os.path.exists(path)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def write(path: str | os.PathLike, raster: Raster, **profile) -> None:
+    """Write a raster, as an uncompressed GeoTIFF unless `profile` says otherwise.
+
+    Args:
+        profile: Creation options of rasterio, e.g. `compress="lzw"`, `driver="JPEG"`.
+    """
+    bands, height, width = raster.data.shape
+    options = {
+        "driver": "GTiff",
+        "count": bands,
+        "height": height,
+        "width": width,
+        "dtype": raster.data.dtype,
+        "crs": raster.crs or None,
+        "transform": rasterio.Affine(*raster.transform) if raster.crs else None,
+        "nodata": raster.nodata,
+    }
+    with warnings.catch_warnings(), rasterio.Env(**_OPTIONS):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(str(path), "w", **{**options, **profile}) as target:
+            target.write(raster.data)
+            if raster.descriptions:
+                target.descriptions = raster.descriptions

@@ -1,0 +1,210 @@
+"""A set of records on disk: shard names, frames, manifest, and random access through an offset index.
+
+An uncompressed TFRecord shard is a plain file of frames (length, CRC, data, CRC). A raster of a record is a contiguous run of
+bytes at a fixed place, so an index of those places turns memory-mapped shards into arrays without parsing anything.
+"""
+
+import functools
+import json
+import os
+import struct
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+from tfrs.errors import UserError, unknown
+from tfrs.schema import Schema
+from tfrs.sensors import Sensor
+
+FORMAT = 1  # of the manifest and of the record layout; a reader refuses any other
+SPLITS = ("train", "val", "test")
+MANIFEST = "manifest.json"
+_MASK = 0xA282EAD8
+
+
+def shard_name(dataset: str, split: str, shard: int, shards: int) -> str:
+    return f"{dataset}-{split}.tfrecord-{shard:05d}-of-{shards:05d}"
+
+
+def index_name(split: str) -> str:
+    return f"index-{split}.npy"
+
+
+def _masked_crc(data) -> int:
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
+
+
+def frame(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """The three parts of a TFRecord frame: head (length and its CRC), data, CRC of the data."""
+    length = struct.pack("<Q", len(data))
+    return length + struct.pack("<I", _masked_crc(length)), data, struct.pack("<I", _masked_crc(data))
+
+
+def frames(shard: Path, *, check: bool = True):
+    """Yield (start, end) of the data of every frame of a shard.
+
+    Args:
+        check: Also compare the CRC of the data, which reads every byte.
+
+    Raises:
+        UserError: The file is truncated or a CRC does not match; names the file and the record.
+    """
+    data = open_shard(shard)
+    at = number = 0
+    while at < len(data):
+        head = bytes(data[at : at + 12])
+        if len(head) < 12:
+            raise UserError(f"{shard}: record {number}: the file ends within the frame (truncated)")
+        (length,), (crc,) = struct.unpack("<Q", head[:8]), struct.unpack("<I", head[8:])
+        if crc != _masked_crc(head[:8]):
+            raise UserError(f"{shard}: record {number}: CRC of the length does not match")
+        start, end = at + 12, at + 12 + length
+        if end + 4 > len(data):
+            raise UserError(f"{shard}: record {number}: the file ends within the frame (truncated)")
+        if check and struct.unpack("<I", bytes(data[end : end + 4]))[0] != _masked_crc(bytes(data[start:end])):
+            raise UserError(f"{shard}: record {number}: CRC of the data does not match")
+        yield start, end
+        at, number = end + 4, number + 1
+
+
+def open_shard(path: Path) -> np.ndarray:
+    """A shard as a read-only memory-mapped array of bytes."""
+    if not os.path.getsize(path):
+        return np.zeros(0, np.uint8)  # an empty file cannot be mapped
+    return np.memmap(path, np.uint8, "r")
+
+
+def index_shard(shard: Path, schema: Schema, number: int = 0) -> np.ndarray:
+    """The index of one shard: a structured array with a row per record.
+
+    Columns: `shard`, `start` and `end` of the serialised record, `at_<name>` (byte offset in the shard) of every raster,
+    `key`, and the values of every label, labels (multi-hot) and fractions field.
+    """
+    data = open_shard(shard)
+    columns: dict[str, list] = {name: [] for name in ("start", "end", "key")}
+    for start, end in frames(shard, check=False):
+        found = schema.locate(data, start, end)
+        columns["start"].append(start)
+        columns["end"].append(end)
+        for name, value in found.items():
+            spec = schema.fields[name]
+            if spec.kind == "raster":
+                columns.setdefault(f"at_{name}", []).append(value[0])
+            elif name == "key":
+                columns["key"].append(bytes(data[slice(*value)]))
+            elif spec.kind == "label":
+                columns.setdefault(name, []).append(value[0])
+            elif spec.kind == "labels":
+                columns.setdefault(name, []).append(np.isin(np.arange(schema.classes(name)), value))
+            elif spec.kind == "fractions":
+                columns.setdefault(name, []).append(value)
+    width = max(map(len, columns["key"]), default=1)
+    table = np.zeros(len(columns["key"]), index_dtype(schema, width))
+    table["shard"] = number
+    for name, values in columns.items():
+        if values:
+            table[name] = values
+    return table
+
+
+def index_dtype(schema: Schema, key_width: int) -> np.dtype:
+    columns = [("shard", "<u4"), ("start", "<u8"), ("end", "<u8")]
+    columns += [(f"at_{name}", "<u8") for name, spec in schema.fields.items() if spec.kind == "raster"]
+    forms = {"label": lambda n: (n, "<i8"), "labels": lambda n: (n, "u1", schema.classes(n))}
+    forms["fractions"] = lambda n: (n, "<f4", schema.classes(n))
+    columns += [forms[spec.kind](name) for name, spec in schema.fields.items() if spec.kind in forms]
+    return np.dtype([*columns, ("key", f"S{key_width}")])
+
+
+class Records:
+    """A finished set of records: its manifest, and each split as an indexed array."""
+
+    def __init__(self, directory: str | os.PathLike):
+        """Open `<output>/<dataset>/<version>`; a folder with exactly one such folder below it will do as well.
+
+        Raises:
+            UserError: There is no manifest, or it is of another format.
+        """
+        self.directory = _find(Path(directory))
+        path = self.directory / MANIFEST
+        try:
+            self.manifest = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}: not JSON ({error}); build the records again with --overwrite") from error
+        if self.manifest.get("format") != FORMAT:
+            raise UserError(
+                f"{path}: records of format {self.manifest.get('format')}, this version reads format {FORMAT}; build them again"
+            )
+        self.name: str = self.manifest["dataset"]
+        self.schema = Schema.from_json(self.manifest["schema"])
+        self.sensors = {
+            name: Sensor(name, tuple(s["bands"]), s["dtype"], s["unit"], s["nodata"])
+            for name, s in self.manifest["sensors"].items()
+        }
+        self.statistics: dict[str, dict[str, dict]] = self.manifest["statistics"]
+        # Descriptors are limited (often 1,024) and a large set has more shards, so only the latest stay mapped.
+        self._open = functools.lru_cache(maxsize=256)(open_shard)
+
+    def count(self, split: str) -> int:
+        """Number of records of a split."""
+        return sum(shard["records"] for shard in self._split(split)["shards"])
+
+    def shards(self, split: str) -> list[Path]:
+        """The shard files of a split, in order."""
+        return [self.directory / shard["name"] for shard in self._split(split)["shards"]]
+
+    def _split(self, split: str) -> dict:
+        if split not in self.manifest["splits"]:
+            raise unknown(f"split of {self.directory}", split, self.manifest["splits"])
+        return self.manifest["splits"][split]
+
+    def shard(self, split: str, number: int) -> np.ndarray:
+        """Bytes of a shard, memory-mapped."""
+        return self._open(self.shards(split)[number])
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 (a handful of Records live as long as the process)
+    def index(self, split: str) -> np.ndarray:
+        """One row per record (columns: `index_shard`), memory-mapped; rebuilt from the shards if the file is gone."""
+        path = self.directory / index_name(split)
+        if not path.exists():
+            parts = [index_shard(shard, self.schema, i) for i, shard in enumerate(self.shards(split))]
+            return concatenate(parts, self.schema)
+        table = np.load(path, mmap_mode="r")
+        if len(table) != self.count(split):
+            raise UserError(f"{path}: {len(table)} rows for {self.count(split)} records; delete it to have it rebuilt")
+        return table
+
+    def sample(self, split: str, number: int) -> dict:
+        """All fields of one record as NumPy arrays and Python values."""
+        row = self.index(split)[number]
+        return self.schema.parse(self.shard(split, int(row["shard"])), int(row["start"]), int(row["end"]))
+
+    def samples(self, split: str):
+        """Every record of a split in stored order."""
+        return (self.sample(split, i) for i in range(self.count(split)))
+
+
+def concatenate(parts: list[np.ndarray], schema: Schema) -> np.ndarray:
+    """Index tables as one, wide enough for the longest key."""
+    width = max((part.dtype["key"].itemsize for part in parts), default=1)
+    return np.concatenate([part.astype(index_dtype(schema, width)) for part in parts])
+
+
+def _find(directory: Path) -> Path:
+    """The folder with the manifest: `directory` or the newest version below it."""
+    if (directory / MANIFEST).is_file():
+        return directory
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such directory; build records with python -m tfrecords_builder, or give --records")
+    found = sorted((p.parent for p in [*directory.glob(f"*/{MANIFEST}"), *directory.glob(f"*/*/{MANIFEST}")]), key=_version)
+    if not found:
+        raise UserError(f"{directory}: no {MANIFEST} there; the build has not finished, or these are not records of this package")
+    if len({p.parent for p in found}) > 1:
+        raise UserError(f"{directory}: several sets of records ({', '.join(map(str, found))}); name one with --records")
+    return found[-1]
+
+
+def _version(directory: Path) -> tuple:
+    return tuple(int(part) if part.isdigit() else 0 for part in directory.name.split("."))

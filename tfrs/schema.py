@@ -1,0 +1,193 @@
+"""The fields of a record: encoded and decoded here and nowhere else."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tfrs import example
+from tfrs.labels import Scheme
+
+Sample = dict[str, np.ndarray | int | str]
+
+_TFDS = "tensorflow_datasets.core.features."
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a record.
+
+    Attributes:
+        kind: `raster` (a band-first array as little-endian bytes), `text`, `label` (one class id), `labels` (ids of the
+            classes present), `fractions` (float32 per class) or `vector` (numbers as little-endian bytes, exact for
+            float64, which an Example's float list is not).
+        dtype: NumPy name of the element type of a raster or vector.
+        shape: Shape of a raster (C, H, W) or vector (N,).
+        scheme: Name of the class scheme of a label, labels or fractions field.
+    """
+
+    kind: str
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
+    scheme: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize if self.dtype else 0
+
+    @property
+    def stored(self) -> np.dtype:
+        """Element type as stored: little-endian."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The fields of a record by name, and the class schemes that they refer to."""
+
+    fields: Mapping[str, Field]
+    schemes: Mapping[str, Scheme] = field(default_factory=dict)
+
+    def classes(self, name: str) -> int:
+        """Number of classes of a label, labels or fractions field."""
+        return len(self.schemes[self.fields[name].scheme].classes)
+
+    def encode(self, sample: Sample) -> bytes:
+        """Serialise a sample as `tf.train.Example`.
+
+        Raises:
+            ValueError: A field is missing, unexpected, or of another shape or dtype than declared.
+        """
+        if sample.keys() != self.fields.keys():
+            raise ValueError(f"sample has {sorted(sample)}, schema has {sorted(self.fields)}")
+        return example.pack({name: self._to_value(name, sample[name]) for name in self._small_first()})
+
+    def _small_first(self) -> list[str]:
+        # Labels before rasters: a reader that wants only them touches one page of the file.
+        return sorted(self.fields, key=lambda name: self.fields[name].nbytes)
+
+    def _to_value(self, name: str, value):
+        spec = self.fields[name]
+        if spec.kind == "text":
+            return value.encode()
+        if spec.kind == "label":
+            return [int(value)]
+        if spec.kind == "labels":
+            return [int(v) for v in value]
+        shape = spec.shape or (self.classes(name),)
+        dtype = spec.dtype or "float32"
+        if value.dtype != dtype or value.shape != shape:
+            raise ValueError(f"{name} is {value.dtype} {value.shape}, schema says {dtype} {shape}")
+        if spec.kind == "fractions":
+            return value
+        return memoryview(np.ascontiguousarray(value, spec.stored)).cast("B")
+
+    def parse(self, buffer, start: int = 0, end: int | None = None) -> Sample:
+        """Decode one serialised record with NumPy; rasters are views of `buffer` where that is possible."""
+        spans = self.locate(buffer, start, len(buffer) if end is None else end)
+        return {name: self._from_value(buffer, name, value) for name, value in spans.items()}
+
+    def locate(self, buffer, start: int, end: int) -> dict:
+        """`example.parse` of one record, checked against the schema: every field there, every raster of its size."""
+        found = example.parse(buffer, start, end)
+        if found.keys() != self.fields.keys():
+            raise ValueError(f"record has fields {sorted(found)}, manifest says {sorted(self.fields)}")
+        for name, value in found.items():
+            spec = self.fields[name]
+            if spec.nbytes and value[1] - value[0] != spec.nbytes:
+                raise ValueError(f"{name} has {value[1] - value[0]} bytes, manifest says {spec.nbytes}")
+            if spec.kind == "fractions" and len(value) != self.classes(name):
+                raise ValueError(f"{name} has {len(value)} values, manifest says {self.classes(name)}")
+            if spec.kind in ("label", "labels") and any(not 0 <= v < self.classes(name) for v in value):
+                raise ValueError(f"{name} {value} is outside the {self.classes(name)} classes of {spec.scheme}")
+        return found
+
+    def _from_value(self, buffer, name: str, value):
+        spec = self.fields[name]
+        if spec.kind == "text":
+            return bytes(buffer[slice(*value)]).decode()
+        if spec.kind == "label":
+            return value[0]
+        if spec.kind == "labels":
+            return np.array(value, np.int64)
+        if spec.kind == "fractions":
+            return value
+        return np.frombuffer(buffer[slice(*value)], spec.stored).reshape(spec.shape)
+
+    def decode(self, serialized, keys: Iterable[str] | None = None) -> dict:
+        """Decode one serialised record with TensorFlow.
+
+        Args:
+            serialized: Scalar string tensor.
+            keys: The fields wanted; all where None.
+
+        Returns:
+            Per name a tensor: rasters (C, H, W) and vectors in their dtype, text as string, `label` as int64,
+            `labels` as multi-hot uint8 (classes,), `fractions` as float32 (classes,).
+        """
+        import tensorflow as tf
+
+        names = list(self.fields) if keys is None else list(keys)
+        forms = {
+            "label": lambda n: tf.io.FixedLenFeature([], tf.int64),
+            "labels": lambda n: tf.io.RaggedFeature(tf.int64),
+            "fractions": lambda n: tf.io.FixedLenFeature([self.classes(n)], tf.float32),
+        }
+        text = tf.io.FixedLenFeature([], tf.string)
+        parsed = tf.io.parse_single_example(
+            serialized, {n: forms[k](n) if (k := self.fields[n].kind) in forms else text for n in names}
+        )
+        for name in names:
+            spec = self.fields[name]
+            if spec.nbytes:
+                parsed[name] = tf.reshape(tf.io.decode_raw(parsed[name], tf.as_dtype(spec.dtype)), spec.shape)
+            elif spec.kind == "labels":
+                present = tf.one_hot(parsed[name], self.classes(name), dtype=tf.uint8)
+                parsed[name] = tf.reduce_max(tf.pad(present, [[1, 0], [0, 0]]), axis=0)  # the pad row: no class at all
+        return {name: parsed[name] for name in names}
+
+    def to_json(self) -> dict:
+        """The form in `manifest.json`."""
+        fields = {
+            name: {k: v for k, v in vars(spec).items() if v not in ("", ())} for name, spec in self.fields.items()
+        }
+        return {"fields": fields, "schemes": {name: scheme.to_json() for name, scheme in self.schemes.items()}}
+
+    @classmethod
+    def from_json(cls, form: dict) -> "Schema":
+        fields = {n: Field(**{**spec, "shape": tuple(spec.get("shape", ()))}) for n, spec in form["fields"].items()}
+        schemes = {
+            n: Scheme(n, tuple(s["classes"]), tuple(s["numbers"]), tuple(s["colors"]))
+            for n, s in form["schemes"].items()
+        }
+        return cls(fields, schemes)
+
+    def tfds_features(self) -> dict:
+        """The content of TensorFlow Datasets' `features.json`, so that it reads the records without this package."""
+        return {
+            "pythonClassName": _TFDS + "features_dict.FeaturesDict",
+            "featuresDict": {"features": {name: self._tfds_feature(name) for name in sorted(self.fields)}},
+        }
+
+    def _tfds_feature(self, name: str) -> dict:
+        spec = self.fields[name]
+        if spec.kind == "text":
+            return {"pythonClassName": _TFDS + "text_feature.Text", "text": {}}
+        if spec.kind in ("label", "labels"):
+            label = {
+                "pythonClassName": _TFDS + "class_label_feature.ClassLabel",
+                "classLabel": {"numClasses": str(self.classes(name))},
+            }
+            if spec.kind == "label":
+                return label
+            return {
+                "pythonClassName": _TFDS + "sequence_feature.Sequence",
+                "sequence": {"feature": label, "length": "-1"},
+            }
+        shape = spec.shape or (self.classes(name),)
+        tensor = {
+            "dtype": spec.dtype or "float32",
+            "encoding": "bytes" if spec.dtype else "none",
+            "shape": {"dimensions": [str(n) for n in shape]},
+        }
+        return {"pythonClassName": _TFDS + "tensor_feature.Tensor", "tensor": tensor}

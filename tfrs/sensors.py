@@ -1,0 +1,106 @@
+"""Sensors, their bands and the named inputs; the only place that turns a band name into a position."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from tfrs.errors import UserError, unknown
+
+# ESA order, as in SEN12MS files.
+S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+S1_BANDS = ("VV", "VH")
+# The ten bands at 10 and 20 m that see the surface.
+S2_SURFACE = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """One raster of a record: its bands in the order of the file, pixel type, unit and nodata value.
+
+    Attributes:
+        name: Field name in the record, e.g. `s2`.
+        bands: Band names in stored order.
+        dtype: NumPy name of the pixel type.
+        unit: What a value means, for people and for `card.json`.
+        nodata: Value that marks a pixel without data; None where the sensor has none. NaN always counts.
+    """
+
+    name: str
+    bands: tuple[str, ...]
+    dtype: str
+    unit: str
+    nodata: float | None = None
+
+    def index(self, bands: Iterable[str]) -> tuple[int, ...]:
+        """Positions of `bands` in the stored order."""
+        position = {band: i for i, band in enumerate(self.bands)}
+        missing = [band for band in bands if band not in position]
+        if missing:
+            raise UserError(f"sensor {self.name!r} has no band {', '.join(missing)}; it has {', '.join(self.bands)}")
+        return tuple(position[band] for band in bands)
+
+
+def sentinel2(bands: tuple[str, ...] = S2_BANDS, dtype: str = "uint16") -> Sensor:
+    """Sentinel-2 digital numbers; 0 is the product's NO_DATA value."""
+    return Sensor("s2", bands, dtype, "digital number (reflectance x 10,000)", nodata=0)
+
+
+def sentinel1() -> Sensor:
+    """Sentinel-1 GRD backscatter, dual polarisation."""
+    return Sensor("s1", S1_BANDS, "float32", "decibel")
+
+
+# Input name -> sensor -> bands; None stands for all bands the records have, in ESA order.
+INPUTS: dict[str, dict[str, tuple[str, ...] | None]] = {
+    "s2_rgb": {"s2": ("B04", "B03", "B02")},
+    "s2_ms": {"s2": S2_SURFACE},
+    "s1s2": {"s2": S2_SURFACE, "s1": S1_BANDS},
+    "s1": {"s1": S1_BANDS},
+    "s2_10m": {"s2": ("B02", "B03", "B04", "B08")},
+    "s2_all": {"s2": None},
+    "irrg": {"s2": ("B08", "B04", "B03")},
+    "rgb": {"rgb": ("B04", "B03", "B02")},
+}
+
+
+def resolve(spec: str, sensors: Mapping[str, Sensor]) -> dict[str, tuple[str, ...]]:
+    """The bands of each sensor that an input means for records with `sensors`.
+
+    Args:
+        spec: A name of `INPUTS`, or an explicit list in the order wanted: `B02,B03,VV`, or with the
+            sensor where a band name stands in two, `s2:B04,B03+s1:VV`.
+        sensors: The sensors of the records by name.
+
+    Raises:
+        UserError: The name is unknown, or the records lack a sensor or band.
+    """
+    chosen = INPUTS[spec] if spec in INPUTS else _explicit(spec, sensors)
+    for name, bands in chosen.items():
+        if name not in sensors:
+            fit = [key for key, needs in INPUTS.items() if set(needs) <= set(sensors)]
+            raise UserError(
+                f"input {spec!r} needs sensor {name!r}, but the records have {', '.join(sensors)}; inputs that fit: {', '.join(fit)}"
+            )
+        if bands is not None:
+            sensors[name].index(bands)
+    return {name: esa_order(sensors[name].bands) if bands is None else bands for name, bands in chosen.items()}
+
+
+def esa_order(bands: Iterable[str]) -> tuple[str, ...]:
+    """`bands` of Sentinel-2 in ESA's order, whatever order the file has."""
+    return tuple(sorted(bands, key=S2_BANDS.index))
+
+
+def _explicit(spec: str, sensors: Mapping[str, Sensor]) -> dict[str, tuple[str, ...]]:
+    chosen: dict[str, list[str]] = {}
+    for part in spec.split("+"):
+        named, _, listed = part.rpartition(":")
+        for band in listed.split(","):
+            owners = [named] if named else [name for name, sensor in sensors.items() if band in sensor.bands]
+            if not owners:
+                known = {b for sensor in sensors.values() for b in sensor.bands}
+                raise unknown("input or band", band, [*INPUTS, *sorted(known)])
+            bands = chosen.setdefault(owners[0], [])
+            if band in bands:
+                raise UserError(f"input {spec!r} names band {band} twice")
+            bands.append(band)
+    return {name: tuple(bands) for name, bands in chosen.items()}
