@@ -200,7 +200,9 @@ def _find(directory: Path) -> Path:
         raise UserError(f"{directory}: no such directory; build records with python -m tfrecords_builder, or give --records")
     found = sorted((p.parent for p in [*directory.glob(f"*/{MANIFEST}"), *directory.glob(f"*/*/{MANIFEST}")]), key=_version)
     if not found:
-        raise UserError(f"{directory}: no {MANIFEST} there; the build has not finished, or these are not records of this package")
+        raise UserError(
+            f"{directory}: no {MANIFEST} there; the build has not finished, or these are not records of this package"
+        )
     if len({p.parent for p in found}) > 1:
         raise UserError(f"{directory}: several sets of records ({', '.join(map(str, found))}); name one with --records")
     return found[-1]

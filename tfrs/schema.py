@@ -148,17 +148,14 @@ class Schema:
 
     def to_json(self) -> dict:
         """The form in `manifest.json`."""
-        fields = {
-            name: {k: v for k, v in vars(spec).items() if v not in ("", ())} for name, spec in self.fields.items()
-        }
+        fields = {name: {k: v for k, v in vars(spec).items() if v not in ("", ())} for name, spec in self.fields.items()}
         return {"fields": fields, "schemes": {name: scheme.to_json() for name, scheme in self.schemes.items()}}
 
     @classmethod
     def from_json(cls, form: dict) -> "Schema":
         fields = {n: Field(**{**spec, "shape": tuple(spec.get("shape", ()))}) for n, spec in form["fields"].items()}
         schemes = {
-            n: Scheme(n, tuple(s["classes"]), tuple(s["numbers"]), tuple(s["colors"]))
-            for n, s in form["schemes"].items()
+            n: Scheme(n, tuple(s["classes"]), tuple(s["numbers"]), tuple(s["colors"])) for n, s in form["schemes"].items()
         }
         return cls(fields, schemes)
 

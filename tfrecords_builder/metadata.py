@@ -1,0 +1,132 @@
+"""What stands beside the shards: manifest, index, quarantine list, and the files of TensorFlow Datasets."""
+
+import inspect
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tfrs import records
+from tfrs.datasets.base import Dataset
+from tfrs.errors import UserError
+from tfrs.statistics import BandStatistics
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write JSON so that the file is either whole or not there."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def finish(dataset: Dataset, directory: Path, tasks: list, spec: dict) -> None:
+    """Merge the results of all shards in shard order; the manifest comes last and makes the records valid.
+
+    Raises:
+        UserError: Not one patch was good.
+    """
+    results = [json.loads(task.result.read_text()) for task in tasks]
+    quarantine = [line for result in results for line in result["quarantine"]]
+    if not any(result["records"] for result in results):
+        first = quarantine[0]
+        raise UserError(f"none of {len(quarantine)} patches could be read; the first, {first['path']}: {first['reason']}")
+
+    splits = {}
+    for split in dict.fromkeys(task.split for task in tasks):
+        members = [(task, result) for task, result in zip(tasks, results, strict=True) if task.split == split]
+        index = _merge_index(directory / records.index_name(split), [task.index for task, _ in members], dataset.schema)
+        splits[split] = {
+            "records": len(index),
+            "shards": [
+                {"name": task.name, **{k: result[k] for k in ("records", "bytes", "crc32c")}} for task, result in members
+            ],
+            "classes": class_counts(index, dataset.schema),
+        }
+    merged = {sensor.name: BandStatistics.empty(len(sensor.bands)) for sensor in dataset.sensors}
+    for result in results:
+        for name, form in result["statistics"].items():
+            merged[name] = merged[name].merge(BandStatistics.from_lists(form))
+
+    text = "".join(json.dumps(line) + "\n" for line in quarantine)
+    write_text(directory / "quarantine.jsonl", text)
+    _write_tfds(dataset, directory, splits)
+    write_json(
+        directory / records.MANIFEST,
+        {
+            "format": records.FORMAT,
+            "dataset": dataset.name,
+            "version": dataset.version,
+            "spec": spec,
+            "sensors": {sensor.name: vars(sensor) for sensor in dataset.sensors},
+            "schema": dataset.schema.to_json(),
+            "splits": splits,
+            "quarantined": len(quarantine),
+            "statistics": {sensor.name: merged[sensor.name].to_json(sensor) for sensor in dataset.sensors},
+        },
+    )
+
+
+def class_counts(index: np.ndarray, schema) -> dict[str, list]:
+    """Per label field, records per class; per fractions field, the mean fraction of each class."""
+    counts = {}
+    for name, spec in schema.fields.items():
+        if spec.kind == "label":
+            counts[name] = np.bincount(index[name], minlength=schema.classes(name)).tolist()
+        elif spec.kind == "labels":
+            counts[name] = index[name].sum(axis=0, dtype=np.int64).tolist()
+        elif spec.kind == "fractions":
+            counts[name] = (index[name].sum(axis=0, dtype=np.float64) / max(len(index), 1)).tolist()
+    return counts
+
+
+def _merge_index(path: Path, parts: list[Path], schema) -> np.ndarray:
+    """Join the shards' index tables on disk, so that memory does not grow with the data set."""
+    tables = [np.load(part, mmap_mode="r") for part in parts]
+    dtype = records.index_dtype(schema, max(table.dtype["key"].itemsize for table in tables))
+    rows = sum(map(len, tables))
+    if not rows:
+        merged = np.zeros(0, dtype)
+        np.save(path, merged)
+        return merged
+    temporary = path.with_name(path.name + ".tmp")
+    merged = np.lib.format.open_memmap(temporary, "w+", dtype, (rows,))
+    start = 0
+    for number, table in enumerate(tables):
+        part = table.astype(dtype)
+        part["shard"] = number
+        merged[start : start + len(part)] = part
+        start += len(part)
+    merged.flush()
+    os.replace(temporary, path)
+    return merged
+
+
+def _write_tfds(dataset: Dataset, directory: Path, splits: dict) -> None:
+    info = {
+        "name": dataset.name,
+        "version": dataset.version,
+        "description": inspect.getdoc(type(dataset)),
+        "fileFormat": "tfrecord",
+        "splits": [
+            {
+                "name": name,
+                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+                "numBytes": str(sum(shard["bytes"] for shard in split["shards"])),
+                "shardLengths": [str(shard["records"]) for shard in split["shards"]],
+            }
+            for name, split in splits.items()
+        ],
+    }
+    write_json(directory / "dataset_info.json", info)
+    write_json(directory / "features.json", dataset.schema.tfds_features())
+    for name, spec in dataset.schema.fields.items():
+        if spec.kind in ("label", "labels"):
+            write_text(directory / f"{name}.labels.txt", "\n".join(dataset.schema.schemes[spec.scheme].classes) + "\n")

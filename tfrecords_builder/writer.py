@@ -1,0 +1,253 @@
+"""Records from a data set: one shard is one task, and its bytes depend on nothing but its keys."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+from tqdm import tqdm
+
+from tfrecords_builder import metadata
+from tfrs import records
+from tfrs.datasets.base import Dataset
+from tfrs.errors import BadPatch, UserError
+from tfrs.statistics import BandStatistics
+
+SHARD_MB = 128
+BUILD = ".build"  # holds the results of finished shards until the manifest is written
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Everything that one shard is made from."""
+
+    dataset: Dataset
+    root: Path
+    directory: Path
+    split: str
+    name: str
+    keys: tuple[str, ...]
+
+    @property
+    def result(self) -> Path:
+        return self.directory / BUILD / f"{self.name}.json"
+
+    @property
+    def index(self) -> Path:
+        return self.directory / BUILD / f"{self.name}.npy"
+
+
+def write(
+    dataset: Dataset,
+    root: Path,
+    out: Path,
+    splits: dict[str, list[str]],
+    *,
+    shard_mb: float = SHARD_MB,
+    workers: int = 1,
+    overwrite: bool = False,
+    options: dict | None = None,
+) -> records.Records:
+    """Write the records of `splits` (keys in order, see `plan`) to `<out>/<name>/<version>`.
+
+    The bytes do not depend on `workers`. An interrupted call continues at the first unfinished shard when it is repeated.
+
+    Args:
+        options: What else made the splits (seed, split files ...), kept in the manifest and compared when repeated.
+
+    Raises:
+        UserError: There are other records already, another build is running there, the disk is full, or no patch is good.
+    """
+    directory = Path(out) / dataset.name / dataset.version
+    tasks = _tasks(dataset, Path(root), directory, splits, shard_mb)
+    spec = _spec(dataset, splits, shard_mb, options or {})
+    if overwrite and directory.exists():
+        shutil.rmtree(directory)
+    if (directory / records.MANIFEST).exists():
+        existing = records.Records(directory)
+        _same_spec(directory, existing.manifest["spec"], spec)
+        return existing
+    try:
+        (directory / BUILD).mkdir(parents=True, exist_ok=True)
+        with _lock(directory):
+            _begin(directory, spec)
+            todo = [task for task in tasks if not _finished(task)]
+            done = sum(len(task.keys) for task in tasks) - sum(len(task.keys) for task in todo)
+            _run(todo, workers, done)
+            metadata.finish(dataset, directory, tasks, spec)
+    except OSError as error:
+        raise _storage_error(directory, error) from error
+    shutil.rmtree(directory / BUILD)
+    return records.Records(directory)
+
+
+def _tasks(dataset: Dataset, root: Path, directory: Path, splits: dict, shard_mb: float) -> list[ShardTask]:
+    if not any(splits.values()):
+        raise UserError(f"{root}: no patch in any split; nothing to write")
+    size = sum(field.nbytes for field in dataset.schema.fields.values())
+    tasks = []
+    for split, keys in splits.items():
+        shards = max(1, round(len(keys) * size / (shard_mb * 1e6)))
+        for i, part in enumerate(np.array_split(np.array(keys, dtype=object), min(shards, len(keys)))):
+            name = records.shard_name(dataset.name, split, i, min(shards, len(keys)))
+            tasks.append(ShardTask(dataset, root.absolute(), directory, split, name, tuple(part)))
+    return tasks
+
+
+def _spec(dataset: Dataset, splits: dict, shard_mb: float, options: dict) -> dict:
+    digests = {split: hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16] for split, keys in splits.items()}
+    counts = {split: len(keys) for split, keys in splits.items()}
+    return {"format": records.FORMAT, "shard_mb": shard_mb, **asdict(dataset), **options, "patches": counts, "keys": digests}
+
+
+def _same_spec(directory: Path, found: dict, wanted: dict) -> None:
+    names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+    if names:
+        difference = "; ".join(f"{name}: {found.get(name)} there, {wanted.get(name)} asked for" for name in names)
+        raise UserError(
+            f"{directory} holds other records ({difference}); give --overwrite to replace them, or another --output"
+        )
+
+
+def _begin(directory: Path, spec: dict) -> None:
+    path = directory / BUILD / "spec.json"
+    if path.exists():
+        _same_spec(directory, json.loads(path.read_text()), spec)
+    else:
+        metadata.write_json(path, spec)
+
+
+class _lock:
+    """An advisory lock on the build folder; the system releases it when its owner dies, so it cannot go stale."""
+
+    def __init__(self, directory: Path):
+        self.path = directory / BUILD / "lock"
+
+    def __enter__(self):
+        self.file = open(self.path, "a+")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.file.seek(0)
+            owner = self.file.read()
+            self.file.close()
+            raise UserError(f"{self.path.parent.parent}: another build is writing here (process {owner})") from error
+        self.file.truncate(0)
+        self.file.write(str(os.getpid()))
+        self.file.flush()
+
+    def __exit__(self, *_):
+        self.file.close()
+
+
+def _finished(task: ShardTask) -> bool:
+    if not task.result.exists():
+        return False
+    shard = task.directory / task.name
+    return shard.exists() and shard.stat().st_size == json.loads(task.result.read_text())["bytes"]
+
+
+def _run(tasks: list[ShardTask], workers: int, done: int) -> None:
+    total = done + sum(len(task.keys) for task in tasks)
+    with tqdm(total=total, initial=done, unit="patch", disable=None, desc="writing") as bar:
+        if workers == 1 or len(tasks) < 2:
+            for task in tasks:
+                write_shard(task, bar.update)
+            return
+        # Spawned, not forked: GDAL and TensorFlow hold threads that do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        counter = context.Value("q", 0)
+        with ProcessPoolExecutor(workers, context, _share, (counter,)) as pool:
+            pending = {pool.submit(write_shard, task) for task in tasks}
+            try:
+                while pending:
+                    finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+                    bar.update(counter.value + done - bar.n)
+                    for future in finished:
+                        future.result()
+            except BrokenProcessPool as error:
+                raise UserError(
+                    "a worker process died (killed for memory?); finished shards are kept: "
+                    "run the same command again, with fewer --workers"
+                ) from error
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+_counter = None
+
+
+def _share(counter) -> None:
+    global _counter
+    _counter = counter
+
+
+def _count_patch() -> None:
+    if _counter is not None:
+        with _counter.get_lock():
+            _counter.value += 1
+
+
+def write_shard(task: ShardTask, progress: Callable[[], None] = _count_patch) -> None:
+    """Write one shard, its index and its result; the shard appears under its name only when it is complete."""
+    target = task.directory / task.name
+    temporary = target.with_name(target.name + ".tmp")
+    statistics = {sensor.name: BandStatistics.empty(len(sensor.bands)) for sensor in task.dataset.sensors}
+    quarantine: list[dict] = []
+    crc = google_crc32c.Checksum()
+    written = 0
+    try:
+        with open(temporary, "wb") as file:
+            for sample in _read(task, quarantine, progress):
+                for part in records.frame(task.dataset.schema.encode(sample)):
+                    file.write(part)
+                    crc.update(part)
+                written += 1
+                if task.split == "train":
+                    for sensor in task.dataset.sensors:
+                        patch = BandStatistics.measure(sample[sensor.name], sensor.nodata)
+                        statistics[sensor.name] = statistics[sensor.name].merge(patch)
+        result = {
+            "records": written,
+            "bytes": temporary.stat().st_size,
+            "crc32c": crc.hexdigest().decode(),
+            "statistics": {name: value.to_lists() for name, value in statistics.items()},
+            "quarantine": quarantine,
+        }
+        np.save(task.index, records.index_shard(temporary, task.dataset.schema))
+        os.replace(temporary, target)
+        metadata.write_json(task.result, result)
+    except OSError as error:
+        raise _storage_error(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(task: ShardTask, quarantine: list[dict], progress: Callable[[], None]) -> Iterable[dict]:
+    for key in task.keys:
+        try:
+            yield task.dataset.read(task.root, key)
+        except BadPatch as error:
+            path = os.path.relpath(error.path, task.root) if os.path.isabs(error.path) else error.path
+            quarantine.append({"key": key, "split": task.split, "path": path, "reason": error.reason})
+        progress()
+
+
+def _storage_error(path: Path, error: OSError) -> UserError:
+    if error.errno == errno.ENOSPC:
+        return UserError(
+            f"{path}: the disk is full; free some space and run the same command again, it continues where it stopped"
+        )
+    return UserError(
+        f"{error.filename or path}: {error.strerror}; finished shards are kept, run the same command again once it is mended"
+    )

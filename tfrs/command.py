@@ -1,0 +1,64 @@
+"""How every command starts and ends: flags first, heavy imports after, user errors as one line."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from absl import flags
+
+from tfrs.errors import UserError
+
+WRONG_FLAGS, USER_ERROR, INTERRUPTED = 2, 1, 130
+
+
+def run(main: Callable[[list[str]], None], usage: str) -> None:
+    """Parse the flags of `sys.argv`, call `main` with what is left, and exit.
+
+    Exit status: 0 done, 1 an error that the user can mend (one line, no traceback), 2 wrong flags.
+    """
+    try:
+        arguments = flags.FLAGS(sys.argv)[1:]
+    except flags.Error as error:
+        sys.exit(_say(f"{error}\nSee {_program()} --help", WRONG_FLAGS))
+    if flags.FLAGS["help"].value:
+        print(f"{usage.strip()}\n\nFlags:\n{_flag_help()}")
+        sys.exit(0)
+    # TensorFlow's C++ logs (CPU features, missing GPU) are noise to whoever did not ask for them.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        main(arguments)
+    except UserError as error:
+        sys.exit(_say(str(error), USER_ERROR))
+    except KeyboardInterrupt:
+        sys.exit(_say("interrupted; run the same command again to continue", INTERRUPTED))
+
+
+def _say(message: str, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+def _program() -> str:
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else sys.argv[0]
+
+
+def _flag_help() -> str:
+    """Help of the flags that this package defines; absl's own are listed by name only."""
+    lines = []
+    for module, members in flags.FLAGS.flags_by_module_dict().items():
+        if module.startswith("absl"):
+            continue
+        for flag in (member for member in members if member.name != "help"):
+            default = "" if flag.default in (None, "", False) or flag.default == [] else f" (default: {_plain(flag.default)})"
+            name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
+            lines.append(f"  {name}: {flag.help}{default}")
+    return "\n".join([*lines, "  --flagfile: read flags from this file, one a line"])
+
+
+def _plain(value) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+flags.DEFINE_bool("help", False, "show this help", short_name="h", allow_override=True)

@@ -1,0 +1,96 @@
+"""The contract of a data set: what its records hold, which patches there are, and how one is read."""
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from tfrs.errors import BadPatch, UserError
+from tfrs.geotiff import Raster
+from tfrs.records import SPLITS
+from tfrs.schema import Field, Sample, Schema
+from tfrs.sensors import Sensor
+
+GEOREFERENCE = {"crs": Field("text"), "transform": Field("vector", "float64", (6,))}
+
+
+@dataclass(frozen=True)
+class Dataset(ABC):
+    """A data set as published: a specification, a reader and a datasheet (the class docstring).
+
+    Attributes:
+        seed: Seed of a split that the data set's authors left open.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str] = "1.0.0"
+    sensors: ClassVar[tuple[Sensor, ...]]
+    schema: ClassVar[Schema]
+    layout: ClassVar[str]  # how a patch's file is found, for the error that says it was not
+    splits: ClassVar[tuple[str, ...]] = SPLITS
+
+    seed: int = 0
+
+    @abstractmethod
+    def index(self, root: Path, split: str) -> list[str]:
+        """Keys of a split in sorted order, from names alone: no raster is opened."""
+
+    @abstractmethod
+    def read(self, root: Path, key: str) -> Sample:
+        """One patch with every field of the schema.
+
+        Raises:
+            BadPatch: A file of the patch is missing, unreadable, or not as the schema says.
+        """
+
+    @abstractmethod
+    def synthesize(self, root: Path, n: int, seed: int) -> None:
+        """Write `n` simulated patches in the official layout, with the real dtypes, band order, CRS and names."""
+
+    def not_found(self, root: Path) -> UserError:
+        """The error for a root without a single patch of this data set."""
+        if not root.exists():
+            return UserError(f"{root}: no such file or directory; give the data set's place with --input")
+        if root.is_dir():
+            seen = sorted(os.listdir(root))[:5]
+            there = f"it has {', '.join(seen)}" if seen else "it is empty"
+        else:
+            there = "it holds no such member"
+        return UserError(f"{root}: no {self.name} patch found ({there}); expected {self.layout}")
+
+
+def check(path, raster: Raster, dtype: str, shape: tuple[int, ...], nodata: float | None = None) -> np.ndarray:
+    """The pixels of a raster that is as declared and has data everywhere a number must be.
+
+    Raises:
+        BadPatch: Another dtype, band count or size; NaN; the file's own nodata value; or no valid pixel at all.
+    """
+    data = raster.data
+    if data.dtype != dtype:
+        raise BadPatch(path, f"dtype is {data.dtype}, expected {dtype}")
+    if len(data) != shape[0]:
+        raise BadPatch(path, f"{len(data)} bands, expected {shape[0]}")
+    if data.shape != shape:
+        raise BadPatch(path, f"size is {data.shape[1]}x{data.shape[2]}, expected {shape[1]}x{shape[2]}")
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        raise BadPatch(path, f"{int((~np.isfinite(data)).sum())} values are NaN or infinite")
+    if raster.nodata is not None and raster.nodata != nodata and (data == raster.nodata).any():
+        raise BadPatch(path, f"{int((data == raster.nodata).sum())} values are the file's nodata value {raster.nodata:g}")
+    if nodata is not None and (data == nodata).all():
+        raise BadPatch(path, f"every value is {nodata:g} (nodata)")
+    return data
+
+
+def check_same_grid(path, raster: Raster, other_path, other: Raster) -> None:
+    """Both rasters have the same CRS and transform.
+
+    Raises:
+        BadPatch: They do not; names both files.
+    """
+    if raster.crs != other.crs:
+        raise BadPatch(path, f"CRS {raster.crs or 'missing'} differs from {other.crs or 'missing'} of {other_path}")
+    if not np.allclose(raster.transform, other.transform, rtol=0, atol=1e-3):
+        raise BadPatch(path, f"transform {raster.transform} differs from {other.transform} of {other_path}")
