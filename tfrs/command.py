@@ -19,7 +19,7 @@ def run(main: Callable[[list[str]], None], usage: str) -> None:
     try:
         arguments = flags.FLAGS(sys.argv)[1:]
     except flags.Error as error:
-        sys.exit(_say(f"{error}\nSee {_program()} --help", WRONG_FLAGS))
+        sys.exit(_say(f"{error} (see {_program()} --help)", WRONG_FLAGS))
     if flags.FLAGS["help"].value:
         print(f"{usage.strip()}\n\nFlags:\n{_flag_help()}")
         sys.exit(0)
@@ -31,6 +31,12 @@ def run(main: Callable[[list[str]], None], usage: str) -> None:
         sys.exit(_say(str(error), USER_ERROR))
     except KeyboardInterrupt:
         sys.exit(_say("interrupted; run the same command again to continue", INTERRUPTED))
+
+
+def no_arguments(arguments: list[str]) -> None:
+    """Refuse arguments without a flag's name: they would be lost silently."""
+    if arguments:
+        raise UserError(f"unexpected argument {arguments[0]!r}; write flags as --name=value (see {_program()} --help)")
 
 
 def _say(message: str, status: int) -> int:
@@ -51,7 +57,7 @@ def _flag_help() -> str:
         if module.startswith("absl"):
             continue
         for flag in (member for member in members if member.name != "help"):
-            default = "" if flag.default in (None, "", False) or flag.default == [] else f" (default: {_plain(flag.default)})"
+            default = "" if flag.default is False or flag.default in (None, "", []) else f" (default: {_plain(flag.default)})"
             name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
             lines.append(f"  {name}: {flag.help}{default}")
     return "\n".join([*lines, "  --flagfile: read flags from this file, one a line"])

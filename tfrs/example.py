@@ -68,7 +68,7 @@ def parse(buffer, start: int, end: int) -> dict[str, tuple[int, int] | np.ndarra
     """
     try:
         return dict(_parse_entry(buffer, *span) for _, span in _fields(buffer, *_only(buffer, start, end, _FIRST)))
-    except (IndexError, struct.error, UnicodeDecodeError) as error:
+    except (IndexError, KeyError, struct.error, UnicodeDecodeError) as error:
         raise ValueError(f"not a tf.train.Example: {error}") from error
 
 

@@ -145,12 +145,13 @@ class Records:
         }
         self.statistics: dict[str, dict[str, dict]] = self.manifest["statistics"]
         # Descriptors are limited (often 1,024) and a large set has more shards, so only the latest stay mapped.
-        self._open = functools.lru_cache(maxsize=256)(open_shard)
+        self.open = functools.lru_cache(maxsize=256)(open_shard)
 
     def count(self, split: str) -> int:
         """Number of records of a split."""
         return sum(shard["records"] for shard in self._split(split)["shards"])
 
+    @functools.lru_cache(maxsize=8)
     def shards(self, split: str) -> list[Path]:
         """The shard files of a split, in order."""
         return [self.directory / shard["name"] for shard in self._split(split)["shards"]]
@@ -162,9 +163,9 @@ class Records:
 
     def shard(self, split: str, number: int) -> np.ndarray:
         """Bytes of a shard, memory-mapped."""
-        return self._open(self.shards(split)[number])
+        return self.open(self.shards(split)[number])
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019 (a handful of Records live as long as the process)
+    @functools.lru_cache(maxsize=8)
     def index(self, split: str) -> np.ndarray:
         """One row per record (columns: `index_shard`), memory-mapped; rebuilt from the shards if the file is gone."""
         path = self.directory / index_name(split)

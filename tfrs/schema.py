@@ -128,15 +128,7 @@ class Schema:
         import tensorflow as tf
 
         names = list(self.fields) if keys is None else list(keys)
-        forms = {
-            "label": lambda n: tf.io.FixedLenFeature([], tf.int64),
-            "labels": lambda n: tf.io.RaggedFeature(tf.int64),
-            "fractions": lambda n: tf.io.FixedLenFeature([self.classes(n)], tf.float32),
-        }
-        text = tf.io.FixedLenFeature([], tf.string)
-        parsed = tf.io.parse_single_example(
-            serialized, {n: forms[k](n) if (k := self.fields[n].kind) in forms else text for n in names}
-        )
+        parsed = tf.io.parse_single_example(serialized, {name: self._tf_feature(name) for name in names})
         for name in names:
             spec = self.fields[name]
             if spec.nbytes:
@@ -145,6 +137,18 @@ class Schema:
                 present = tf.one_hot(parsed[name], self.classes(name), dtype=tf.uint8)
                 parsed[name] = tf.reduce_max(tf.pad(present, [[1, 0], [0, 0]]), axis=0)  # the pad row: no class at all
         return {name: parsed[name] for name in names}
+
+    def _tf_feature(self, name: str):
+        import tensorflow as tf
+
+        kind = self.fields[name].kind
+        if kind == "label":
+            return tf.io.FixedLenFeature([], tf.int64)
+        if kind == "labels":
+            return tf.io.RaggedFeature(tf.int64)
+        if kind == "fractions":
+            return tf.io.FixedLenFeature([self.classes(name)], tf.float32)
+        return tf.io.FixedLenFeature([], tf.string)
 
     def to_json(self) -> dict:
         """The form in `manifest.json`."""

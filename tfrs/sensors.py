@@ -1,7 +1,7 @@
 """Sensors, their bands and the named inputs; the only place that turns a band name into a position."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tfrs.errors import UserError, unknown
 
@@ -37,6 +37,13 @@ class Sensor:
         if missing:
             raise UserError(f"sensor {self.name!r} has no band {', '.join(missing)}; it has {', '.join(self.bands)}")
         return tuple(position[band] for band in bands)
+
+    def display(self) -> tuple[str, ...]:
+        """Bands for a picture: true colour where it can be had, else the first three, or the first alone."""
+        true_color = ("B04", "B03", "B02")
+        if set(true_color) <= set(self.bands):
+            return true_color
+        return self.bands[:3] if len(self.bands) >= 3 else self.bands[:1]
 
 
 def sentinel2(bands: tuple[str, ...] = S2_BANDS, dtype: str = "uint16") -> Sensor:
@@ -78,11 +85,17 @@ def resolve(spec: str, sensors: Mapping[str, Sensor]) -> dict[str, tuple[str, ..
         if name not in sensors:
             fit = [key for key, needs in INPUTS.items() if set(needs) <= set(sensors)]
             raise UserError(
-                f"input {spec!r} needs sensor {name!r}, but the records have {', '.join(sensors)}; inputs that fit: {', '.join(fit)}"
+                f"input {spec!r} needs sensor {name!r}, but the records have {', '.join(sensors)}; "
+                f"inputs that fit: {', '.join(fit)}"
             )
         if bands is not None:
             sensors[name].index(bands)
     return {name: esa_order(sensors[name].bands) if bands is None else bands for name, bands in chosen.items()}
+
+
+def select(sensors: Mapping[str, Sensor], bands: Mapping[str, tuple[str, ...]]) -> dict[str, Sensor]:
+    """The sensors of an input, each with the chosen bands only."""
+    return {name: replace(sensors[name], bands=chosen) for name, chosen in bands.items()}
 
 
 def esa_order(bands: Iterable[str]) -> tuple[str, ...]:

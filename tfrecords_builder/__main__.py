@@ -1,0 +1,150 @@
+"""The command: build records from a data set, check them, and show what is in them."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from absl import flags
+
+from tfrs import command, registry
+from tfrs.errors import UserError, unknown
+
+USAGE = f"""
+Build records (TFRecord shards with a manifest) from a data set, check them, and show what is in them.
+
+  python -m tfrecords_builder --dataset NAME [flags]  write them to <output>/<dataset>/<version>
+  python -m tfrecords_builder verify RECORDS          read every record again and compare it with the manifest
+  python -m tfrecords_builder show RECORDS            print sensors, fields, splits, class counts, statistics per band
+  python -m tfrecords_builder stats RECORDS           draw the class distribution into RECORDS
+
+Data sets: {", ".join(registry.DATASETS)}.
+"""
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("dataset", None, "name of the data set to build")
+flags.DEFINE_string("input", None, "folder or zip with the data set as published (default: data/<dataset>)")
+flags.DEFINE_string("output", "records", "folder for records of all data sets")
+flags.DEFINE_list(
+    "split_file",
+    [],
+    "train=FILE,val=FILE,test=FILE: patch names of each split, one a line, in place of the data set's own splits; "
+    "'rest' as FILE stands for all patches in no other",
+)
+flags.DEFINE_float("val_fraction", None, "draw val at random from train and val together, this share of them")
+flags.DEFINE_integer("synthesize", None, "first write this many simulated patches into --input", lower_bound=1)
+flags.DEFINE_float("shard_mb", 128, "size of a shard in megabytes, approximately", lower_bound=0.001)
+flags.DEFINE_integer("workers", os.cpu_count(), "processes; the bytes written do not depend on it", lower_bound=1)
+flags.DEFINE_integer("seed", 0, "seed of splits, of the order of records and of simulated patches", lower_bound=0)
+flags.DEFINE_integer("limit", None, "at most this many patches per split", lower_bound=1)
+flags.DEFINE_bool("overwrite", False, "replace records that are already there")
+
+
+def main(arguments: list[str]) -> None:
+    """Build, or run the sub-command that `arguments` name."""
+    if not arguments:
+        build()
+        return
+    name, *directories = arguments
+    if FLAGS.dataset:
+        raise UserError(f"{' '.join(arguments)!r} stands beside --dataset; a build takes flags only, a sub-command no data set")
+    if name not in SUBCOMMANDS:
+        raise unknown("sub-command", name, SUBCOMMANDS)
+    if len(directories) != 1:
+        raise UserError(f"{name} wants one folder of records, such as records/sen12ms, and got {len(directories)}")
+    from tfrs.records import Records
+
+    SUBCOMMANDS[name](Records(directories[0]))
+
+
+def build() -> None:
+    """Write the records that the flags ask for and print a summary."""
+    if not FLAGS.dataset:
+        raise UserError(f"nothing to do; give --dataset ({', '.join(registry.DATASETS)}) or {', '.join(SUBCOMMANDS)}")
+    split_files = parse_split_files(FLAGS.split_file)
+    dataset = registry.dataset(FLAGS.dataset)(seed=FLAGS.seed)
+    from tfrecords_builder.plan import plan
+    from tfrecords_builder.show import summary
+    from tfrecords_builder.simulate import is_simulated, simulate
+    from tfrecords_builder.writer import write
+    from tfrs.records import MANIFEST
+
+    root = Path(FLAGS.input or f"data/{dataset.name}")
+    if FLAGS.synthesize:
+        simulate(dataset, root, FLAGS.synthesize, FLAGS.seed)
+    options = {
+        "seed": FLAGS.seed,
+        "split_file": split_files,
+        "val_fraction": FLAGS.val_fraction,
+        "limit": FLAGS.limit,
+        "simulated": is_simulated(root),
+    }
+    splits = plan(dataset, root, split_files=split_files, val_fraction=FLAGS.val_fraction, limit=FLAGS.limit, seed=FLAGS.seed)
+    directory = Path(FLAGS.output) / dataset.name / dataset.version
+    already = (directory / MANIFEST).exists() and not FLAGS.overwrite
+    before, start = 0 if FLAGS.overwrite else _megabytes(directory), time.monotonic()
+    records = write(
+        dataset,
+        root,
+        Path(FLAGS.output),
+        splits,
+        shard_mb=FLAGS.shard_mb,
+        workers=FLAGS.workers,
+        overwrite=FLAGS.overwrite,
+        options={name: value for name, value in options.items() if value not in (None, {}, False)},
+    )
+    seconds, megabytes = time.monotonic() - start, _megabytes(directory) - before
+    wrote = f"wrote {megabytes:.1f} MB in {seconds:.1f} s ({megabytes / seconds:.1f} MB/s)"
+    print(f"{directory}: {'already built: nothing to do' if already else wrote}")
+    print(summary(records))
+    for split in dataset.splits:
+        if split not in splits or not records.count(split):
+            print(f"warning: no patch in split {split}", file=sys.stderr)
+
+
+def _megabytes(directory: Path) -> float:
+    return sum(shard.stat().st_size for shard in directory.glob("*.tfrecord-?????-of-?????")) / 1e6
+
+
+def parse_split_files(values: list[str]) -> dict[str, str]:
+    """File per split from `train=FILE` and so on.
+
+    Raises:
+        UserError: A value has another form, or a split stands twice.
+    """
+    files: dict[str, str] = {}
+    for value in values:
+        split, _, file = value.partition("=")
+        if not split or not file:
+            raise UserError(f"--split_file has {value!r}; give split=file, e.g. train=train.txt,val=val.txt,test=rest")
+        if split in files:
+            raise UserError(f"--split_file names split {split} twice; a split has one file")
+        files[split] = file
+    return files
+
+
+def _verify(records) -> None:
+    from tfrecords_builder.verify import verify
+
+    verify(records, FLAGS.workers)
+
+
+def _show(records) -> None:
+    from tfrecords_builder.show import describe
+
+    # As any filter: end without a word when the reader (head, less) has seen enough.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    print(describe(records))
+
+
+def _stats(records) -> None:
+    from tfrecords_builder.show import draw_class_distribution
+
+    print(draw_class_distribution(records))
+
+
+SUBCOMMANDS = {"verify": _verify, "show": _show, "stats": _stats}
+
+if __name__ == "__main__":
+    command.run(main, USAGE)

@@ -1,0 +1,148 @@
+"""What is in a set of records, in words, tables and a figure; all from the manifest and the quarantine list."""
+
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from tfrs.labels import Scheme, merge_matrix
+from tfrs.records import Records
+
+DENSE = "dense"
+FORMS = {"fractions": DENSE, "label": "single label", "labels": "multi label"}
+FIGURE = "class_distribution.png"
+QUARANTINE = "quarantine.jsonl"
+REASONS = 10  # as many reasons of quarantine are listed, the most frequent ones
+
+
+def legend(records: Records) -> Scheme:
+    """The class scheme of the labels; dense fractions are merged into it."""
+    fields = records.schema.fields.values()
+    scheme = next(spec.scheme for kind in ("label", "labels", "fractions") for spec in fields if spec.kind == kind)
+    return records.schema.schemes[scheme]
+
+
+def class_counts(records: Records, split: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Per form of the labels, what the manifest counts of each class of `legend`, and that as a share in percent.
+
+    The dense form counts records' worth of labelled pixels, the others the records that carry the class.
+    """
+    counts, n, forms = records.manifest["splits"][split]["classes"], records.count(split), {}
+    for kind, form in FORMS.items():
+        for name, spec in records.schema.fields.items():
+            if spec.kind == kind:
+                found = np.array(counts[name])
+                if kind == "fractions":
+                    found = n * (found @ merge_matrix(spec.scheme, legend(records).name).astype(np.float64))
+                forms[form] = found, 100 * found / max(n, 1)
+    return forms
+
+
+def describe(records: Records) -> str:
+    """All that is known of the records, as plain text."""
+    manifest = records.manifest
+    sections = [
+        (_title(records), [f"  {records.directory}", f"  simulated: {'yes' if _simulated(records) else 'no'}"]),
+        ("Sensors", _table([(s.name, s.dtype, s.unit, " ".join(s.bands)) for s in records.sensors.values()], left=4)),
+        ("Fields of a record", _table(_fields(records), left=3)),
+        ("Splits", _table(_splits(records))),
+        *((f"Classes of {split} ({legend(records).name})", _table(_classes(records, split))) for split in manifest["splits"]),
+        ("Bands of train", _table(_bands(records), left=2)),
+        (f"Quarantine: {manifest['quarantined']} patches", _reasons(records)),
+    ]
+    return "\n\n".join("\n".join([title, *lines]) for title, lines in sections)
+
+
+def summary(records: Records) -> str:
+    """What a build has left, in a few lines."""
+    lines = _table([(split, f"{records.count(split)} records") for split in records.manifest["splits"]])
+    if records.manifest["quarantined"]:
+        lines.append(f"  {records.manifest['quarantined']} patches in quarantine, see {records.directory / QUARANTINE}")
+    return "\n".join(lines)
+
+
+def draw_class_distribution(records: Records) -> Path:
+    """Draw the class shares of every split into the folder of the records, as Schmitt & Wu 2021, Fig. 2."""
+    from tfrs import plots
+
+    panels = {
+        f"{split} ({records.count(split):,} records)": {
+            f"{form} (share of {'labelled pixels' if form == DENSE else 'records'})": share
+            for form, (_, share) in class_counts(records, split).items()
+        }
+        for split in records.manifest["splits"]
+    }
+    path = records.directory / FIGURE
+    temporary = path.with_name(path.name + ".tmp")
+    plots.class_distribution(legend(records), panels, _title(records)).savefig(temporary, format="png")
+    os.replace(temporary, path)
+    return path
+
+
+def _title(records: Records) -> str:
+    return f"{records.name} {records.manifest['version']}{' (simulated)' if _simulated(records) else ''}"
+
+
+def _simulated(records: Records) -> bool:
+    return records.manifest["spec"].get("simulated", False)
+
+
+def _fields(records: Records) -> list[tuple[str, ...]]:
+    rows = []
+    for name, spec in records.schema.fields.items():
+        if spec.scheme:
+            rows.append((name, spec.kind, f"of {records.schema.classes(name)} classes ({spec.scheme})"))
+        else:
+            rows.append((name, spec.kind, f"{spec.dtype} {'x'.join(map(str, spec.shape))}".strip()))
+    return rows
+
+
+def _splits(records: Records) -> list[tuple[str, ...]]:
+    rows = [("split", "records", "shards", "MB")]
+    for name, split in records.manifest["splits"].items():
+        size = sum(shard["bytes"] for shard in split["shards"]) / 1e6
+        rows.append((name, str(records.count(name)), str(len(split["shards"])), f"{size:.1f}"))
+    return rows
+
+
+def _classes(records: Records, split: str) -> list[tuple[str, ...]]:
+    columns = [("class", *legend(records).classes, "sum")]
+    for form, (counts, shares) in class_counts(records, split).items():
+        if form != DENSE:
+            columns.append((form, *map(str, counts), str(counts.sum())))
+        columns.append((f"{DENSE} %" if form == DENSE else "%", *(f"{share:.2f}" for share in shares), f"{shares.sum():.2f}"))
+    return list(zip(*columns, strict=True))
+
+
+def _bands(records: Records) -> list[tuple[str, ...]]:
+    rows = [("sensor", "band", "mean", "std", "min", "max", "NaN", "nodata")]
+    for sensor, bands in records.statistics.items():
+        for band, measured in bands.items():
+            numbers = (measured[key] for key in ("mean", "std", "min", "max"))
+            cells = ("-" if number is None else f"{number:.2f}" for number in numbers)
+            rows.append((sensor, band, *cells, str(measured["nan"]), str(measured["nodata"])))
+    return rows
+
+
+def _reasons(records: Records) -> list[str]:
+    path = records.directory / QUARANTINE
+    lines = path.read_text().splitlines() if path.exists() else []
+    # "7 values are NaN" and "9 values are NaN" are one reason.
+    tally = Counter(re.sub(r"^\d+", "n", json.loads(line)["reason"]) for line in lines)
+    rows = [(f"{count} x", reason) for reason, count in tally.most_common(REASONS)]
+    if len(tally) > REASONS:
+        rows.append((f"{sum(tally.values()) - sum(n for _, n in tally.most_common(REASONS))} x", "other reasons"))
+    return _table(rows, left=2) if rows else []
+
+
+def _table(rows: list[tuple[str, ...]], left: int = 1) -> list[str]:
+    """Rows as aligned lines, the first `left` columns to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append(("  " + "  ".join(cells)).rstrip())
+    return lines

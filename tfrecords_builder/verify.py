@@ -1,0 +1,172 @@
+"""Every record read again and compared with the manifest."""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+from tqdm import tqdm
+
+from tfrecords_builder.metadata import class_counts
+from tfrs.errors import UserError
+from tfrs.records import MANIFEST, Records, concatenate, frames, index_dtype, index_name, index_shard, open_shard
+from tfrs.schema import Schema
+
+CHUNK = 1 << 22
+
+
+def verify(records: Records, workers: int = 1) -> None:
+    """Print a line for every problem found, or one that says that all is well.
+
+    Raises:
+        UserError: There are problems.
+    """
+    problems = find_problems(records, workers)
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise UserError(
+            f"{records.directory}: {len(problems)} problem{'s' * (len(problems) > 1)} found, listed above; "
+            "build the records again with --overwrite"
+        )
+    shards = [shard for split in records.manifest["splits"].values() for shard in split["shards"]]
+    print(f"ok: {sum(shard['records'] for shard in shards)} records in {len(shards)} shards")
+
+
+def find_problems(records: Records, workers: int = 1) -> list[str]:
+    """All that differs between files and manifest, each as one line that names file and record.
+
+    A shard is read up to its first bad record.
+    """
+    splits = records.manifest["splits"]
+    jobs = [
+        (shard, stated, records.schema, number)
+        for split in splits
+        for number, (shard, stated) in enumerate(zip(records.shards(split), splits[split]["shards"], strict=True))
+    ]
+    results = iter(_check_shards(jobs, workers))
+    problems = _foreign_shards(records) + _quarantine(records)
+    for split in splits:
+        tables = []
+        for _ in splits[split]["shards"]:
+            found, table = next(results)
+            problems += found
+            tables.append(table)
+        problems += _index_file(records, split, tables)
+        if all(table is not None for table in tables):
+            problems += _counts(records, split, concatenate(tables, records.schema))
+    return problems
+
+
+def _check_shards(jobs: list[tuple], workers: int) -> list[tuple[list[str], np.ndarray | None]]:
+    workers = min(workers, len(jobs))
+    progress = {"total": len(jobs), "unit": "shard", "desc": "verifying", "disable": None}
+    if workers < 2:
+        return [check_shard(*job) for job in tqdm(jobs, **progress)]
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        return list(tqdm(pool.map(check_shard, *zip(*jobs, strict=True)), **progress))
+
+
+def check_shard(shard: Path, stated: dict, schema: Schema, number: int) -> tuple[list[str], np.ndarray | None]:
+    """Compare one shard with what the manifest states of it.
+
+    Returns:
+        Its problems, and its index (see `index_shard`), None where a record is bad.
+    """
+    problems, record = [], 0
+    try:
+        size = shard.stat().st_size
+        if size != stated["bytes"]:
+            problems.append(f"{shard}: {size} bytes, manifest says {stated['bytes']}")
+        elif (crc := _crc32c(shard)) != stated["crc32c"]:
+            problems.append(f"{shard}: CRC32C of the file is {crc}, manifest says {stated['crc32c']}")
+        data = open_shard(shard)
+        for record, (start, end) in enumerate(frames(shard)):  # noqa: B007, read when locate raises
+            schema.locate(data, start, end)
+        table = index_shard(shard, schema, number)
+    except OSError as error:
+        return [*problems, f"{shard}: {error.strerror}"], None
+    except UserError as error:
+        return [*problems, str(error)], None
+    except ValueError as error:
+        return [*problems, f"{shard}: record {record}: {error}"], None
+    if len(table) != stated["records"]:
+        problems.append(f"{shard}: {len(table)} records, manifest says {stated['records']}")
+    return problems, table
+
+
+def _crc32c(path: Path) -> str:
+    crc = google_crc32c.Checksum()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            crc.update(chunk)
+    return crc.hexdigest().decode()
+
+
+def _foreign_shards(records: Records) -> list[str]:
+    known = {shard for split in records.manifest["splits"] for shard in records.shards(split)}
+    found = sorted(set(records.directory.glob("*.tfrecord-*")) - known)
+    return [f"{path}: shard of another build, not in the manifest; delete it" for path in found]
+
+
+def _quarantine(records: Records) -> list[str]:
+    """The patches that the build began with are all there: as records or in quarantine."""
+    stated, path, problems = records.manifest["quarantined"], records.directory / "quarantine.jsonl", []
+    listed = len(path.read_text().splitlines()) if path.exists() else 0
+    if listed != stated:
+        problems.append(f"{path}: {listed} patches, manifest says {stated}")
+    planned = sum(records.manifest["spec"]["patches"].values())
+    kept = sum(map(records.count, records.manifest["splits"]))
+    if planned != kept + stated:
+        problems.append(
+            f"{records.directory / MANIFEST}: {planned} patches planned, but {kept} records and {stated} in quarantine"
+        )
+    return problems
+
+
+def _index_file(records: Records, split: str, tables: list[np.ndarray | None]) -> list[str]:
+    path = records.directory / index_name(split)
+    if not path.exists():
+        return [f"{path}: missing"]
+    try:
+        stored = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        return [f"{path}: cannot be read ({error})"]
+    expected = index_dtype(records.schema, 1).names
+    if stored.dtype.names != expected:
+        return [f"{path}: columns are {stored.dtype.names}, expected {expected}"]
+    problems = []
+    if len(stored) != records.count(split):
+        problems.append(f"{path}: {len(stored)} rows, manifest says {records.count(split)}")
+    for number, table in enumerate(tables):
+        if table is None:
+            continue
+        rows = stored[stored["shard"] == number]
+        shard = records.shards(split)[number].name
+        if len(rows) != len(table):
+            problems.append(f"{path}: {len(rows)} rows for the {len(table)} records of {shard}")
+        elif (wrong := _differing(rows, table)).any():
+            record = int(wrong.argmax())
+            problems.append(f"{path}: row of record {record} of {shard} ({table['key'][record].decode()}) is wrong")
+    return problems
+
+
+def _differing(rows: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Which rows differ in any column; keys are compared whatever the width of their column."""
+    wrong = np.zeros(len(table), bool)
+    for name in table.dtype.names:
+        wrong |= (rows[name] != table[name]).reshape(len(table), -1).any(axis=1)
+    return wrong
+
+
+def _counts(records: Records, split: str, table: np.ndarray) -> list[str]:
+    path, stated, problems = records.directory / MANIFEST, records.manifest["splits"][split], []
+    if stated["records"] != len(table):
+        problems.append(f"{path}: split {split} has {len(table)} records, manifest says {stated['records']}")
+    for name, counts in class_counts(table, records.schema).items():
+        classes = records.schema.schemes[records.schema.fields[name].scheme].classes
+        for label, found, said in zip(classes, counts, stated["classes"][name], strict=True):
+            if not np.isclose(found, said, rtol=1e-9, atol=0):
+                problems.append(f"{path}: {name} {label!r} of split {split}: {found} in the records, manifest says {said}")
+    return problems

@@ -1,0 +1,107 @@
+"""From the settings of an experiment to its devices, task, model, optimizer and batches."""
+
+import keras
+import tensorflow as tf
+
+from tfrs import pipeline, tasks
+from tfrs.errors import UserError, unknown
+from tfrs.experiment import Experiment
+from tfrs.models.build import build
+from tfrs.records import Records
+from tfrs.sensors import Sensor, resolve, select
+from tfrs.tasks import Task
+
+SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("", "bfloat16", "float16")
+
+
+def devices(experiment: Experiment) -> tf.distribute.Strategy:
+    """Seeds and precision set for the process, and a strategy over all GPUs, or over the CPU's logical devices.
+
+    Raises:
+        UserError: The devices cannot share the batch, or are in use already.
+    """
+    if experiment.mixed_precision not in PRECISIONS:
+        raise unknown("precision", experiment.mixed_precision, PRECISIONS[1:])
+    keras.utils.set_random_seed(experiment.seed)
+    keras.config.set_dtype_policy(f"mixed_{experiment.mixed_precision}" if experiment.mixed_precision else "float32")
+    if experiment.cpu_devices > 1:
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        try:
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * experiment.cpu_devices)
+        except RuntimeError as error:
+            raise UserError("--cpu_devices must be set before TensorFlow is used in this process") from error
+    if tf.config.list_physical_devices("GPU"):
+        strategy = tf.distribute.MirroredStrategy()
+    else:
+        strategy = tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices("CPU")])
+    replicas = strategy.num_replicas_in_sync
+    if experiment.batch_size % replicas:
+        raise UserError(f"--batch_size={experiment.batch_size} cannot be shared by {replicas} devices; give a multiple of it")
+    return strategy
+
+
+def task(experiment: Experiment, records: Records) -> Task:
+    return tasks.create(
+        experiment.task,
+        records.schema,
+        threshold=experiment.threshold,
+        inclusive=experiment.threshold_inclusive,
+        label_smoothing=experiment.label_smoothing,
+    )
+
+
+def sensors(experiment: Experiment, records: Records) -> dict[str, Sensor]:
+    """The input's sensors, each with the bands it takes."""
+    return select(records.sensors, resolve(experiment.input, records.sensors))
+
+
+def model(experiment: Experiment, records: Records, task: Task) -> keras.Model:
+    return build(
+        experiment.model,
+        sensors(experiment, records),
+        task,
+        records.statistics,
+        fusion=experiment.fusion,
+        normalization=experiment.normalization,
+        dropout=experiment.dropout,
+    )
+
+
+def optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """The optimizer with its learning-rate schedule; L2 decay is the training step's."""
+    if experiment.schedule not in SCHEDULES:
+        raise unknown("schedule", experiment.schedule, SCHEDULES)
+    rate = experiment.learning_rate
+    warmup = round(experiment.warmup_epochs * steps_per_epoch)
+    if experiment.schedule != "constant" or warmup:
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else rate,
+            max(1, experiment.epochs * steps_per_epoch - warmup),
+            alpha=0.0 if experiment.schedule == "cosine" else 1.0,  # 1: stays at its highest
+            warmup_target=rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    kinds = {name.lower(): kind for name, kind in vars(keras.optimizers).items() if isinstance(kind, type)}
+    kinds = {name: kind for name, kind in kinds.items() if name not in ("optimizer", "lossscaleoptimizer")}
+    if experiment.optimizer.lower() not in kinds:
+        raise unknown("optimizer", experiment.optimizer, sorted(kinds))
+    chosen = kinds[experiment.optimizer.lower()](learning_rate=rate)
+    return keras.optimizers.LossScaleOptimizer(chosen) if experiment.mixed_precision == "float16" else chosen
+
+
+def batches(
+    experiment: Experiment, records: Records, task: Task, split: str, *, training: bool = False, epoch: int = 0
+) -> tf.data.Dataset:
+    """Batches of a split: shuffled and augmented for training, else in stored order."""
+    return pipeline.load(
+        records,
+        split,
+        inputs=experiment.input,
+        task=task,
+        batch_size=experiment.batch_size,
+        augment=experiment.augment if training else (),
+        seed=experiment.seed if training else None,
+        epoch=epoch,
+        read=experiment.read,
+    )

@@ -1,0 +1,72 @@
+"""What TensorBoard shows of a run."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfrs import plots
+from tfrs.sensors import Sensor
+from tfrs.tasks import Task
+
+PATCHES = 8
+
+
+class Board:
+    """Scalars, per-class F1, patches with their labels, and the graph, under `<run>/tensorboard`."""
+
+    def __init__(self, folder: Path, task: Task, sensors: Mapping[str, Sensor]):
+        self.writer = tf.summary.create_file_writer(str(folder))
+        self.task, self.sensors, self.has_graph = task, sensors, False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.writer.close()
+
+    def epoch(self, row: dict, scores: dict) -> None:
+        """A row of `history.csv` and the validation scores that belong to it."""
+        with self.writer.as_default(step=row["epoch"]):
+            tf.summary.scalar("loss/train", row["loss"])
+            tf.summary.scalar("loss/val", row["val_loss"])
+            for name in ("average_f1", "overall_f1", "overall_accuracy"):
+                tf.summary.scalar(f"val/{name}", scores[name])
+            for name, row_of_class in scores["per_class"].items():
+                if row_of_class["f1"] is not None:
+                    tf.summary.scalar(f"val_f1/{name}", row_of_class["f1"])
+            tf.summary.scalar("training/learning_rate", row["learning_rate"])
+            tf.summary.scalar("training/images_per_second", row["images_per_second"])
+        self.writer.flush()
+
+    def patches(self, epoch: int, dataset: tf.data.Dataset, model: keras.Model) -> None:
+        """The first patches of a data set with reference and predicted labels, as in Schmitt & Wu 2021, Fig. 3."""
+        images, target, _ = next(iter(dataset))
+        images = {name: image[:PATCHES] for name, image in images.items()}
+        predicted = self.task.probabilities(model(images, training=False)).numpy()
+        true = [self.task.decode(row) for row in target[:PATCHES].numpy()]
+        shown = {}
+        for name, image in images.items():
+            bands = self.sensors[name].display()
+            shown[f"{name} {' '.join(bands)}"] = plots.displayable(image.numpy()[:, self.sensors[name].index(bands)])
+        figure = plots.patches(shown, true, [self.task.decode(row) for row in predicted])
+        with self.writer.as_default(step=epoch):
+            tf.summary.image("val/patches", pixels(figure)[None])
+
+    def graph(self, train_step) -> None:
+        """The graph of the training step, once."""
+        if not self.has_graph:
+            (concrete,) = train_step._list_all_concrete_functions()
+            with self.writer.as_default(step=0):
+                tf.summary.graph(concrete.graph)
+            self.has_graph = True
+
+
+def pixels(figure) -> np.ndarray:
+    """A Matplotlib figure as an array (H, W, 4) of uint8."""
+    with io.BytesIO() as file:
+        figure.savefig(file, format="png")
+        return tf.image.decode_png(file.getvalue(), channels=4).numpy()

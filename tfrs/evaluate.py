@@ -1,0 +1,136 @@
+"""Exact evaluation of a model on a split, and the report of a run."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfrs import assemble, metrics, plots
+from tfrs.errors import UserError
+from tfrs.experiment import REPORT, Experiment, read_run
+from tfrs.records import Records
+from tfrs.tasks import Task
+
+BEST = "best.weights.h5"
+
+
+def make_measure(strategy: tf.distribute.Strategy, model: keras.Model, task: Task) -> Callable:
+    """A function from a dataset to its confusion matrix (float64) and mean loss; samples of weight 0 count in neither."""
+
+    def replica_step(images, target, weight):
+        logits = model(images, training=False)
+        loss = tf.reduce_sum(task.loss(target, logits) * weight)
+        return task.confusion(target, logits, weight), tf.cast(loss, tf.float64), tf.cast(tf.reduce_sum(weight), tf.float64)
+
+    @tf.function
+    def step(batch):
+        values = strategy.run(replica_step, batch)
+        return [strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in values]
+
+    def measure(dataset: tf.data.Dataset) -> tuple[np.ndarray, float]:
+        totals = [0.0, 0.0, 0.0]
+        for batch in strategy.experimental_distribute_dataset(dataset):
+            totals = [total + value for total, value in zip(totals, step(batch), strict=True)]
+        matrix, loss, weight = (np.asarray(total) for total in totals)
+        return matrix, float(loss / weight)
+
+    return measure
+
+
+def final_split(records: Records) -> str:
+    """The split of the final report: test, or val where there is no test split."""
+    return "test" if "test" in records.manifest["splits"] else "val"
+
+
+def best_model(experiment: Experiment, folder: Path, records: Records, task: Task) -> keras.Model:
+    """The model with the weights of the best epoch.
+
+    Raises:
+        UserError: There are none yet, or they do not fit the records.
+    """
+    path = folder / "checkpoints" / BEST
+    if not path.exists():
+        raise UserError(f"{path}: no such file; the run has not finished an epoch yet")
+    keras.config.set_dtype_policy("float32")  # what is scored and exported must run anywhere
+    model = assemble.model(experiment, records, task)
+    try:
+        model.load_weights(path)
+    except ValueError as error:
+        raise UserError(f"{path} does not fit {records.directory}: the records have other bands or classes") from error
+    return model
+
+
+def run(run_dir: Path, split: str) -> dict:
+    """Evaluate a run's best weights on a split and write the report."""
+    experiment = read_run(run_dir)
+    records = Records(experiment.records)
+    task = assemble.task(experiment, records)
+    assemble.devices(experiment)
+    return report(experiment, run_dir, records, task, best_model(experiment, run_dir, records, task), split)
+
+
+def report(experiment: Experiment, folder: Path, records: Records, task: Task, model: keras.Model, split: str) -> dict:
+    """Write `report.json`, `report.md` and figures; for another split than the final one with `-<split>` in the names."""
+    dataset = assemble.batches(experiment, records, task, split)
+    matrix, loss = make_measure(tf.distribute.get_strategy(), model, task)(dataset)
+    scores = {
+        "model": experiment.model,
+        "input": experiment.input,
+        "task": task.name,
+        "records": str(records.directory),
+        "split": split,
+        "patches": records.count(split),
+        "loss": loss,
+        **metrics.scores(matrix, task.scheme.classes),
+        "confusion_matrix": matrix.tolist(),
+    }
+    suffix = "" if split == final_split(records) else f"-{split}"
+    plots.confusion(matrix, task.scheme).savefig(folder / f"confusion{suffix}.png")
+    plots.class_scores(scores["per_class"], task.scheme).savefig(folder / f"f1{suffix}.png")
+    _write(folder / f"report{suffix}.md", to_markdown(scores, suffix))
+    _write(folder / REPORT.replace(".json", f"{suffix}.json"), json.dumps(scores, indent=1) + "\n")
+    return scores
+
+
+def read_report(folder: Path) -> dict:
+    return json.loads((folder / REPORT).read_text())
+
+
+def to_markdown(scores: dict, suffix: str = "") -> str:
+    """The report in the form of Schmitt & Wu 2021, Table 4: a row per class, then the summary scores, in per cent."""
+
+    def percent(value) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    head = f"# {scores['model']}, {scores['input']}, {scores['split']}\n\n"
+    head += f"{scores['patches']:,} patches of `{scores['records']}`, task {scores['task']}. Scores in per cent.\n\n"
+    rows = ["| Class | Number | F1 | Precision | Recall |", "|---|---:|---:|---:|---:|"]
+    for name, row in scores["per_class"].items():
+        number = row["support"] or "-"
+        rows.append(f"| {name} | {number} | {percent(row['f1'])} | {percent(row['precision'])} | {percent(row['recall'])} |")
+    labels = {
+        "average_f1": "Average F1 (macro)",
+        "overall_f1": "Overall F1 (micro)",
+        "weighted_f1": "Weighted F1 (by support)",
+        "overall_accuracy": "Overall accuracy",
+        "average_accuracy": "Average accuracy (mean recall)",
+        "mean_iou": "Mean IoU",
+        "kappa": "Kappa",
+    }
+    rows += ["", "| Score | |", "|---|---:|"]
+    rows += [f"| {label} | {percent(scores[name])} |" for name, label in labels.items() if name in scores]
+    absent = ", ".join(scores["absent_classes"])
+    note = f"\nAbsent from the reference, left out of the averages over classes: {absent}.\n" if absent else ""
+    if scores["task"] == "multi_label":
+        note += "\nOverall accuracy is the share of right yes/no decisions over all patches and classes.\n"
+    return head + "\n".join(rows) + f"\n{note}\n![Confusion](confusion{suffix}.png)\n\n![F1](f1{suffix}.png)\n"
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,0 +1,119 @@
+"""A training run as a flat, frozen list of settings, and the folder that belongs to it."""
+
+import dataclasses
+import time
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from tfrs.errors import UserError
+
+FLAGS_FILE = "flags.txt"
+REPORT = "report.json"
+
+
+def _setting(default, text: str):
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Every setting of a run. The defaults are those of Schmitt & Wu 2021, section 3.3, and of its reference code."""
+
+    model: str = _setting("resnet50", "name of the model")
+    input: str = _setting("s2_ms", "name of an input, or bands in order, e.g. B04,B03,B02 or s2:B04,B03+s1:VV")
+    records: str = _setting("records/sen12ms", "folder of the records, or one above it (the newest version is taken)")
+    run_dir: str = _setting("", "folder of the run; empty: runs/<experiment>-<model>-<input>-<time>")
+    task: str = _setting("", "multi_label or single_label; empty: multi_label where the records have multi-labels")
+    threshold: float = _setting(0.1, "multi_label: a class is a label above this fraction of the patch")
+    threshold_inclusive: bool = _setting(
+        False, "multi_label: a fraction equal to the threshold is a label too (reference code)"
+    )
+    fusion: str = _setting("early", "early (channel concatenation) or late (an encoder per sensor)")
+    normalization: str = _setting("records", "statistics of the records, or a published set: sen12ms, bigearthnet")
+    dropout: float = _setting(0.0, "dropout rate before the last layer")
+    augment: tuple[str, ...] = _setting(
+        (), "augmentations in order: dihedral, crop:SIZE, noise:STD, band_dropout:P, modality_dropout:P"
+    )
+    epochs: int = _setting(100, "largest number of epochs")
+    batch_size: int = _setting(64, "patches per step, over all devices")
+    optimizer: str = _setting("adam", "name of a Keras optimizer")
+    learning_rate: float = _setting(1e-3, "learning rate (its highest, with a schedule)")
+    decay: float = _setting(1e-5, "L2 decay, added to the gradients of all weights as in PyTorch's Adam")
+    schedule: str = _setting("constant", "learning rate over the epochs: constant or cosine (to 0 at the last epoch)")
+    warmup_epochs: float = _setting(0.0, "epochs over which the learning rate rises linearly from 0")
+    label_smoothing: float = _setting(0.0, "single_label: share of the target spread over all classes")
+    patience: int = _setting(10, "stop after this many epochs without a better average F1 on val")
+    seed: int = _setting(0, "seed of weights, order and augmentation")
+    read: str = _setting("random", "random (memory-mapped) or sequential (for object stores and network file systems)")
+    mixed_precision: str = _setting("", "bfloat16 or float16: compute in it, keep float32 weights")
+    cpu_devices: int = _setting(1, "split the CPU into this many logical devices, to try several replicas without GPUs")
+
+    def to_flags(self) -> str:
+        """The settings as a flag file, one flag a line."""
+        return "".join(f"--{f.name}={_text(getattr(self, f.name))}\n" for f in fields(self))
+
+    @classmethod
+    def from_flags(cls, text: str) -> "Experiment":
+        """The settings of a flag file written by `to_flags`."""
+        pairs = dict(line.removeprefix("--").split("=", 1) for line in text.splitlines() if line.startswith("--"))
+        known = {f.name: f for f in fields(cls)}
+        return cls(**{name: _value(known[name].default, text) for name, text in pairs.items() if name in known})
+
+
+def _text(value) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _value(default, text: str):
+    if isinstance(default, bool):
+        return text == "true"
+    if isinstance(default, tuple):
+        return tuple(text.split(",")) if text else ()
+    return type(default)(text)
+
+
+def open_run(experiment: Experiment, kind: str) -> tuple[Experiment, Path]:
+    """The run's folder, made or continued, and the settings with its path.
+
+    Without a `run_dir`, the newest unfinished run of the same settings under `runs/` is continued, else one is begun.
+
+    Raises:
+        UserError: The folder belongs to a run with other settings.
+    """
+    if not experiment.run_dir:
+        name = f"{kind}-{experiment.model}-{''.join(c if c.isalnum() or c == '_' else '-' for c in experiment.input)}"
+        for folder in sorted(Path("runs").glob(f"{name}-*"), reverse=True):
+            same = dataclasses.replace(experiment, run_dir=str(folder))
+            if not (folder / REPORT).exists() and _read_flags(folder) == same:
+                return same, folder
+        experiment = dataclasses.replace(experiment, run_dir=f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    folder = Path(experiment.run_dir)
+    found = _read_flags(folder)
+    # The same folder may be named by another path; the settings are what must agree.
+    if found and (other := _differences(found, dataclasses.replace(experiment, run_dir=found.run_dir))):
+        raise UserError(f"{folder} holds a run with other settings ({other}); give another --run_dir, or delete the folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FLAGS_FILE).write_text(experiment.to_flags())
+    return experiment, folder
+
+
+def read_run(folder: Path) -> Experiment:
+    """The settings of a run.
+
+    Raises:
+        UserError: The folder is not that of a run.
+    """
+    experiment = _read_flags(folder)
+    if experiment is None:
+        raise UserError(f"{folder}: no {FLAGS_FILE} there; give the folder of a run with --run_dir")
+    return experiment
+
+
+def _read_flags(folder: Path) -> Experiment | None:
+    path = folder / FLAGS_FILE
+    return Experiment.from_flags(path.read_text()) if path.is_file() else None
+
+
+def _differences(found: Experiment, wanted: Experiment) -> str:
+    pairs = [(f.name, getattr(found, f.name), getattr(wanted, f.name)) for f in fields(found)]
+    return ", ".join(f"{name}: {_text(old)} there, {_text(new)} asked for" for name, old, new in pairs if old != new)

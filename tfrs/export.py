@@ -1,0 +1,77 @@
+"""A run's best model as a SavedModel that takes raw values, with a card that says what it takes and returns."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tfrs import __version__, assemble
+from tfrs.experiment import Experiment
+from tfrs.records import Records
+from tfrs.tasks import Task
+
+CARD = "card.json"
+
+
+class Server(tf.Module):
+    """Raw sensor values (B, C, H, W) by name -> {"probabilities": (B, classes)}."""
+
+    def __init__(self, model: keras.Model, task: Task):
+        super().__init__()
+        self.model, self.task = model, task
+
+    @tf.function
+    def __call__(self, **images):
+        return {"probabilities": self.task.probabilities(self.model(images, training=False))}
+
+
+def export(experiment: Experiment, folder: Path, records: Records, task: Task, model: keras.Model, scores: dict) -> Path:
+    """Write `<folder>/export`: the SavedModel and `card.json`."""
+    target = folder / "export"
+    temporary = folder / "export.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    server = Server(model, task)
+    signature = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name) for tensor in model.inputs}
+    tf.saved_model.save(server, str(temporary), {"serving_default": server.__call__.get_concrete_function(**signature)})
+    card = make_card(experiment, records, task, scores)
+    (temporary / CARD).write_text(json.dumps(card, indent=1) + "\n")
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(temporary, target)
+    return target
+
+
+def make_card(experiment: Experiment, records: Records, task: Task, scores: dict) -> dict:
+    """What a user of the model must know: inputs in order, classes in order, statistics, scores, versions, flags."""
+    sensors = assemble.sensors(experiment, records)
+    return {
+        "model": experiment.model,
+        "task": task.name,
+        "inputs": {
+            name: {
+                "bands": sensor.bands,
+                "dtype": sensor.dtype,
+                "unit": sensor.unit,
+                "nodata": sensor.nodata,
+                "layout": "(batch, band, row, column)",
+            }
+            for name, sensor in sensors.items()
+        },
+        "output": {"name": "probabilities", "layout": "(batch, class)"},
+        "scheme": task.scheme.name,
+        "classes": [
+            {"name": name, "number": number, "color": f"#{color}"}
+            for name, number, color in zip(task.scheme.classes, task.scheme.numbers, task.scheme.colors, strict=True)
+        ],
+        "statistics": {
+            name: {band: records.statistics[name][band] for band in sensor.bands} for name, sensor in sensors.items()
+        },
+        "normalization": experiment.normalization,
+        "patch_size": records.schema.fields[next(iter(sensors))].shape[-1],
+        "scores": scores,
+        "data": {"dataset": records.name, "version": records.manifest["version"], "spec": records.manifest["spec"]},
+        "versions": {"tfrs": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
+        "flags": experiment.to_flags().splitlines(),
+    }

@@ -1,0 +1,28 @@
+"""Experiment -> absl flags, and back."""
+
+from dataclasses import fields
+
+from absl import flags
+
+from tfrs.experiment import Experiment
+
+_DEFINE = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    tuple: flags.DEFINE_list,
+}
+
+
+def define(**defaults) -> None:
+    """Define a flag for every setting; `defaults` replaces those of this command."""
+    for setting in fields(Experiment):
+        default = defaults.get(setting.name, setting.default)
+        _DEFINE[type(setting.default)](setting.name, default, setting.metadata["help"])
+
+
+def experiment() -> Experiment:
+    """The settings that were given as flags."""
+    values = {setting.name: flags.FLAGS[setting.name].value for setting in fields(Experiment)}
+    return Experiment(**{**values, "augment": tuple(values["augment"])})

@@ -1,0 +1,98 @@
+"""From sensors to logits: input stage, encoder, head."""
+
+import warnings
+from collections.abc import Mapping
+
+import keras
+
+from tfrs import registry
+from tfrs.errors import UserError, unknown
+from tfrs.models.normalize import Normalize
+from tfrs.sensors import Sensor
+from tfrs.statistics import PUBLISHED
+from tfrs.tasks import Task
+
+FUSIONS = ("early", "late")
+
+
+def build(
+    name: str,
+    inputs: Mapping[str, Sensor],
+    task: Task,
+    statistics: Mapping[str, Mapping[str, Mapping[str, float]]],
+    *,
+    fusion: str = "early",
+    normalization: str = "records",
+    dropout: float = 0.0,
+) -> keras.Model:
+    """A classifier of raw sensor values.
+
+    Args:
+        name: A name of `registry.MODELS`.
+        inputs: The sensors by name, each with the bands wanted, in order.
+        statistics: Sensor -> band -> {"mean", "std"}, as in the manifest.
+        fusion: `early` concatenates the channels of all sensors (Schmitt & Wu 2021, section 3.3); `late` gives each sensor
+            an encoder of its own and concatenates their pooled features.
+        normalization: `records` for `statistics`, or a name of `statistics.PUBLISHED`.
+        dropout: Rate before the last layer.
+
+    Returns:
+        Model from {sensor: (B, C, H, W) in the sensor's dtype} to logits (B, classes) in float32.
+
+    Raises:
+        UserError: An unknown name, or a band without statistics.
+    """
+    if fusion not in FUSIONS:
+        raise unknown("fusion", fusion, FUSIONS)
+    encoder = registry.model(name)
+    images = {key: keras.Input((len(s.bands), None, None), dtype=s.dtype, name=key) for key, s in inputs.items()}
+    planes = {key: _normalize(sensor, statistics, normalization)(images[key]) for key, sensor in inputs.items()}
+    if fusion == "early" or len(inputs) == 1:
+        joined = (
+            keras.layers.Concatenate(name="fusion")(list(planes.values())) if len(planes) > 1 else planes[next(iter(planes))]
+        )
+        streams = {"": joined}
+    else:
+        streams = {f"_{key}": plane for key, plane in planes.items()}
+    pooled = [_encode(encoder, name + suffix, plane) for suffix, plane in streams.items()]
+    features = keras.layers.Concatenate(name="fusion")(pooled) if len(pooled) > 1 else pooled[0]
+    if dropout:
+        features = keras.layers.Dropout(dropout, name="dropout")(features)
+    # float32 also under mixed precision: a softmax over half-precision logits loses small probabilities.
+    logits = keras.layers.Dense(len(task.scheme.classes), kernel_initializer="he_normal", dtype="float32", name="logits")(
+        features
+    )
+    return keras.Model(images, logits, name=name)
+
+
+def _encode(encoder, name: str, plane):
+    with warnings.catch_warnings():
+        # keras.applications warns about any number of channels but 1 and 3; other numbers are the rule here.
+        warnings.filterwarnings("ignore", message="This model usually expects")
+        features = encoder(plane.shape[-1], name)
+    return keras.layers.GlobalAveragePooling2D(name=f"pool_{name}")(features(plane))
+
+
+def he_normal(model: keras.Model, name: str) -> keras.Model:
+    """The same architecture with He-normal kernels (Kaiming normal), as the reference training starts from."""
+    config = model.get_config()
+    for layer in config["layers"]:
+        if "kernel_initializer" in layer["config"]:
+            layer["config"]["kernel_initializer"] = "he_normal"
+    return keras.Model.from_config({**config, "name": name})
+
+
+def _normalize(sensor: Sensor, statistics: Mapping, normalization: str) -> Normalize:
+    if normalization == "records":
+        rows = {band: (row["mean"], row["std"]) for band, row in statistics.get(sensor.name, {}).items()}
+        clip = None
+    elif normalization in PUBLISHED:
+        rows = PUBLISHED[normalization].get(sensor.name, {})
+        clip = PUBLISHED[normalization]["clip"].get(sensor.name)
+    else:
+        raise unknown("normalization", normalization, ["records", *PUBLISHED])
+    missing = [band for band in sensor.bands if rows.get(band, (None,))[0] is None]
+    if missing:
+        raise UserError(f"normalization {normalization!r} has no statistics for {sensor.name} {', '.join(missing)}")
+    mean, std = zip(*(rows[band] for band in sensor.bands), strict=True)
+    return Normalize(mean, std, clip, name=f"normalize_{sensor.name}")

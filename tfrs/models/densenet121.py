@@ -1,0 +1,10 @@
+"""DenseNet121 (Huang et al. 2017)."""
+
+import keras
+
+from tfrs.models.build import he_normal
+
+
+def densenet121(channels: int, name: str) -> keras.Model:
+    """Encoder (B, H, W, channels) -> (B, H/32, W/32, 1024), from scratch."""
+    return he_normal(keras.applications.DenseNet121(include_top=False, weights=None, input_shape=(None, None, channels)), name)

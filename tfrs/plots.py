@@ -1,0 +1,129 @@
+"""Figures; the only file that imports matplotlib, by its objects: no state is shared and no display is needed."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from tfrs.labels import Scheme
+
+# Okabe & Ito 2008: told apart with any colour vision.
+FORM_COLORS = ("#0072b2", "#e69f00", "#009e73")
+
+
+def class_distribution(legend: Scheme, panels: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Figure:
+    """Bars per class, one panel a split and one bar a form of the labels (Schmitt & Wu 2021, Fig. 2).
+
+    Args:
+        legend: The classes; a strip in the legend's colour stands above each name.
+        panels: Per panel title, per form of the labels, percent per class.
+    """
+    figure = Figure(figsize=(1.6 + 0.8 * len(legend.classes), 1.6 + 1.7 * len(panels)), dpi=150, layout="constrained")
+    figure.suptitle(f"Class distribution of {title}")
+    axes = figure.subplots(len(panels), sharex=True, sharey=True, squeeze=False)[:, 0]
+    positions = np.arange(len(legend.classes))
+    for axis, (panel, forms) in zip(axes, panels.items(), strict=True):
+        width = 0.8 / len(forms)
+        for i, (form, shares) in enumerate(forms.items()):
+            offset = (i - (len(forms) - 1) / 2) * width
+            axis.bar(positions + offset, shares, width, label=form, color=FORM_COLORS[i])
+        axis.set_title(panel, loc="left", fontsize="medium")
+        axis.set_ylabel("%")
+        axis.grid(axis="y", alpha=0.3)
+        axis.set_axisbelow(True)
+        axis.tick_params(axis="x", length=0)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(FORM_COLORS), frameon=False)
+    last = axes[-1]
+    strip = {"transform": last.get_xaxis_transform(), "clip_on": False, "edgecolor": "0.5", "linewidth": 0.5}
+    last.bar(positions, 0.05, 0.8, bottom=-0.09, color=[f"#{color}" for color in legend.colors], **strip)
+    last.set_xticks(positions, legend.classes, rotation=30, ha="right", rotation_mode="anchor")
+    last.tick_params(axis="x", pad=14)
+    return figure
+
+
+def confusion(matrix: np.ndarray, legend: Scheme) -> Figure:
+    """A confusion matrix (K, K) in per cent of the reference class, or the 2x2 ones (K, 2, 2) of multi-labels as counts."""
+    if matrix.ndim == 3:
+        return _confusion_multi_label(matrix, legend)
+    count = len(legend.classes)
+    figure = Figure(figsize=(2 + 0.6 * count, 1.6 + 0.6 * count), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    support = matrix.sum(axis=1, keepdims=True)
+    share = 100 * np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    for (row, column), value in np.ndenumerate(share):
+        if matrix[row, column]:
+            color = "white" if value > 50 else "black"
+            axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=color, fontsize=8)
+    axes.set_xticks(range(count), legend.classes, rotation=45, ha="right")
+    axes.set_yticks(range(count), [f"{name} ({int(n)})" for name, n in zip(legend.classes, support[:, 0], strict=True)])
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("reference (number of patches)")
+    figure.colorbar(image, label="% of the reference class", shrink=0.8)
+    return figure
+
+
+def _confusion_multi_label(matrix: np.ndarray, legend: Scheme) -> Figure:
+    (_, false_positive), (false_negative, true_positive) = matrix.transpose(1, 2, 0)
+    count = len(legend.classes)
+    figure = Figure(figsize=(8, 1.2 + 0.4 * count), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    left = np.zeros(count)
+    parts = {
+        "right (TP)": (true_positive, FORM_COLORS[2]),
+        "missed (FN)": (false_negative, FORM_COLORS[1]),
+        "false alarm (FP)": (false_positive, "#d55e00"),
+    }
+    for label, (values, color) in parts.items():
+        bars = axes.barh(range(count), values, left=left, color=color, label=label)
+        axes.bar_label(bars, [int(v) if v else "" for v in values], label_type="center", fontsize=7)
+        left += values
+    axes.set_yticks(range(count), legend.classes)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"patches (of {int(matrix[0].sum())})")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def class_scores(per_class: Mapping[str, Mapping[str, float | None]], legend: Scheme) -> Figure:
+    """F1 per class in the legend's colours; absent classes keep their place without a bar."""
+    figure = Figure(figsize=(1.6 + 0.7 * len(legend.classes), 3.6), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    values = [per_class[name]["f1"] for name in legend.classes]
+    colors = [f"#{color}" for color in legend.colors]
+    bars = axes.bar(range(len(values)), [100 * (v or 0) for v in values], color=colors, edgecolor="0.3", linewidth=0.5)
+    axes.bar_label(bars, ["absent" if v is None else f"{100 * v:.1f}" for v in values], fontsize=8, padding=2)
+    axes.set_xticks(range(len(values)), legend.classes, rotation=30, ha="right")
+    axes.set_ylim(0, 110)
+    axes.set_ylabel("F1 in %")
+    return figure
+
+
+def patches(images: Mapping[str, np.ndarray], true: list[list[str]], predicted: list[list[str]]) -> Figure:
+    """Patches with their labels, one column a patch and one row a sensor (Schmitt & Wu 2021, Fig. 3).
+
+    Args:
+        images: Per title of a row, displayable images (N, H, W) or (N, H, W, 3) in 0..1.
+        true: Names of the reference classes of each patch.
+        predicted: Names of the predicted classes; labels that agree are green, others red.
+    """
+    figure = Figure(figsize=(2 * len(true), 1.6 + 2 * len(images)), dpi=110, layout="constrained")
+    grid = figure.subplots(len(images), len(true), squeeze=False)
+    for row, (title, row_images) in zip(grid, images.items(), strict=True):
+        for axes, image in zip(row, row_images, strict=True):
+            axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+            axes.set_xticks([])
+            axes.set_yticks([])
+        row[0].set_ylabel(title)
+    for axes, names, guesses in zip(grid[-1], true, predicted, strict=True):
+        lines = ["reference:", *(names or ["none"]), "", "predicted:", *(guesses or ["none"])]
+        axes.set_xlabel("\n".join(lines), fontsize=8, color="#006400" if names == guesses else "#8b0000")
+    return figure
+
+
+def displayable(image: np.ndarray) -> np.ndarray:
+    """Images (N, C, H, W) as (N, H, W, 3) or, with fewer than three bands, (N, H, W): 2nd to 98th percentile to 0..1."""
+    shown = np.moveaxis(image[:, :3], 1, -1) if image.shape[1] >= 3 else image[:, 0]
+    shown = shown.astype(np.float32)
+    low, high = np.nanpercentile(shown, (2, 98), axis=(1, 2), keepdims=True)
+    return np.clip(np.nan_to_num((shown - low) / np.maximum(high - low, 1e-6)), 0, 1)

@@ -1,0 +1,144 @@
+"""What a model learns: the target, the loss, the decision and its confusion matrix."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfrs import metrics
+from tfrs.errors import UserError, unknown
+from tfrs.labels import SCHEMES, Scheme, merge_matrix
+from tfrs.schema import Schema
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """Attributes: the `scheme` of the classes, and the `columns` of the record index that make the target."""
+
+    name: ClassVar[str]
+    scheme: Scheme
+    columns: tuple[str, ...]
+
+    @abstractmethod
+    def target(self, columns: dict[str, tf.Tensor]) -> tf.Tensor:
+        """The target of a batch from its label columns."""
+
+    @abstractmethod
+    def loss(self, target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """Loss (B,) of each sample."""
+
+    @abstractmethod
+    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
+        """Probabilities (B, classes)."""
+
+    @abstractmethod
+    def confusion(self, target: tf.Tensor, logits: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+        """Confusion matrix of a batch, as `metrics.scores` takes it."""
+
+    @abstractmethod
+    def decode(self, values: np.ndarray) -> list[str]:
+        """Names of the classes that a row (classes,) of probabilities, or a target, stands for."""
+
+
+@dataclass(frozen=True)
+class SingleLabel(Task):
+    """One class per patch: softmax and categorical cross-entropy.
+
+    Attributes:
+        label_smoothing: Share of the target spread over all classes.
+    """
+
+    name = "single_label"
+    label_smoothing: float = 0.0
+
+    def target(self, columns):
+        return columns["label"]
+
+    def loss(self, target, logits):
+        smooth = self.label_smoothing
+        hot = tf.one_hot(target, logits.shape[-1]) * (1 - smooth) + smooth / logits.shape[-1]
+        return keras.losses.categorical_crossentropy(hot, logits, from_logits=True)
+
+    def probabilities(self, logits):
+        return tf.nn.softmax(logits)
+
+    def confusion(self, target, logits, weight):
+        return metrics.confusion(target, tf.argmax(logits, -1), weight, len(self.scheme.classes))
+
+    def decode(self, values):
+        return [self.scheme.classes[int(values) if np.ndim(values) == 0 else int(np.argmax(values))]]
+
+
+@dataclass(frozen=True)
+class MultiLabel(Task):
+    """Any number of classes per patch: sigmoids and binary cross-entropy, mean over the classes.
+
+    Attributes:
+        threshold: Fraction of the patch above which a class is a label, where the records have fractions.
+        inclusive: A fraction equal to the threshold is a label too, as in the authors' code (the paper says "larger").
+        source: Scheme of the fractions; merged into `scheme` before the threshold.
+    """
+
+    name = "multi_label"
+    threshold: float = 0.1
+    inclusive: bool = False
+    source: str = ""
+
+    def target(self, columns):
+        if "labels" in columns:
+            return tf.cast(columns["labels"], tf.float32)
+        sums = tf.matmul(columns["fractions"], merge_matrix(self.source, self.scheme.name))
+        # Counts of pixels in float32: a tolerance below one pixel of 256x256 keeps "exactly 10 %" exact.
+        tolerance = -1e-6 if self.inclusive else 1e-6
+        return tf.cast(sums > self.threshold + tolerance, tf.float32)
+
+    def loss(self, target, logits):
+        return keras.losses.binary_crossentropy(target, logits, from_logits=True)
+
+    def probabilities(self, logits):
+        return tf.nn.sigmoid(logits)
+
+    def confusion(self, target, logits, weight):
+        return metrics.confusion_multi_label(target, logits >= 0, weight)  # sigmoid >= 0.5
+
+    def decode(self, values):
+        return [name for name, value in zip(self.scheme.classes, values, strict=True) if value >= 0.5]
+
+
+TASKS = {task.name: task for task in (MultiLabel, SingleLabel)}
+
+
+def create(name: str, schema: Schema, *, threshold: float, inclusive: bool, label_smoothing: float) -> Task:
+    """The task `name` on records of this schema; an empty name takes multi-label where the records allow it.
+
+    Raises:
+        UserError: The name is unknown, or the records lack its labels.
+    """
+    kinds = {spec.kind: field for field, spec in schema.fields.items() if spec.scheme}
+    name = name or ("multi_label" if {"labels", "fractions"} & kinds.keys() else "single_label")
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
+    if name == "single_label":
+        if "label" not in kinds:
+            raise UserError(f"the records have no single label ({', '.join(kinds)}); use --task=multi_label")
+        return SingleLabel(_scheme(schema, "label"), ("label",), label_smoothing)
+    if "fractions" in kinds:
+        source = schema.fields["fractions"].scheme
+        scheme = _scheme(schema, "labels" if "labels" in kinds else "fractions")
+        return MultiLabel(scheme, ("fractions",), threshold, inclusive, source)
+    if "labels" in kinds:
+        return MultiLabel(_scheme(schema, "labels"), ("labels",))
+    raise UserError(f"the records have one label per patch ({', '.join(kinds)}); use --task=single_label")
+
+
+def _scheme(schema: Schema, field: str) -> Scheme:
+    scheme = schema.schemes[schema.fields[field].scheme]
+    if (known := SCHEMES.get(scheme.name, scheme)) != scheme:
+        raise UserError(
+            f"the records were built with other classes of scheme {scheme.name!r} ({', '.join(scheme.classes)}) "
+            f"than this version has ({', '.join(known.classes)}); build them again with --overwrite"
+        )
+    return scheme

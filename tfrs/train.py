@@ -1,0 +1,173 @@
+"""Training: one explicit loop over `strategy.run`, with everything needed to go on after an interruption."""
+
+import csv
+import math
+import os
+import time
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from tqdm import tqdm
+
+from tfrs import assemble, evaluate, metrics
+from tfrs.board import Board
+from tfrs.errors import UserError
+from tfrs.experiment import REPORT, Experiment, open_run
+from tfrs.export import export
+from tfrs.records import Records
+from tfrs.tasks import Task
+
+MONITOR = "average_f1"  # of the validation split; not its loss, which the padding of Keras would enter
+
+
+def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
+    """Train, evaluate on test and export; continue where the same call was interrupted.
+
+    Returns:
+        The scores of `report.json` that are single numbers.
+
+    Raises:
+        UserError: Settings that do not fit each other, the records or the devices; a loss that is not finite.
+    """
+    strategy = assemble.devices(experiment)
+    records = Records(experiment.records)
+    for split in ("train", "val"):
+        if split not in records.manifest["splits"]:
+            raise UserError(f"{records.directory} has no {split} split; build records with --val_fraction or --split_file")
+    task = assemble.task(experiment, records)
+    with strategy.scope():
+        model = assemble.model(experiment, records, task)
+        optimizer = assemble.optimizer(experiment, -(-records.count("train") // experiment.batch_size))
+        optimizer.build(model.trainable_variables)
+    experiment, folder = open_run(experiment, kind)
+    if (folder / REPORT).exists():
+        print(f"run {folder} is finished already: nothing to train")
+    else:
+        print(f"run {folder}: {model.count_params():,} parameters on {strategy.num_replicas_in_sync} device(s)")
+        fit(experiment, folder, records, task, model, optimizer, strategy)
+        best = evaluate.best_model(experiment, folder, records, task)
+        scores = evaluate.report(experiment, folder, records, task, best, evaluate.final_split(records))
+        export(experiment, folder, records, task, best, scores)
+    scores = evaluate.read_report(folder)
+    return {name: value for name, value in scores.items() if isinstance(value, float)}
+
+
+def fit(
+    experiment: Experiment,
+    folder: Path,
+    records: Records,
+    task: Task,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    strategy: tf.distribute.Strategy,
+) -> None:
+    """Run the epochs that are left, until the last or until `patience` epochs brought no better score."""
+    epoch, best, best_epoch = (tf.Variable(v, trainable=False) for v in (0, -1.0, 0))
+    # The state is saved together with the weights, so a restart knows the best score as well as the epoch.
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, epoch=epoch, best=best, best_epoch=best_epoch)
+    manager = tf.train.CheckpointManager(checkpoint, str(folder / "checkpoints"), max_to_keep=2, checkpoint_name="epoch")
+    if manager.latest_checkpoint:
+        checkpoint.restore(manager.latest_checkpoint).assert_consumed()
+        print(f"continuing after epoch {int(epoch)} (best {MONITOR} {float(best):.4f} of epoch {int(best_epoch)})")
+
+    train_step = make_train_step(strategy, model, optimizer, task, experiment.decay)
+    measure = evaluate.make_measure(strategy, model, task)
+    train = assemble.batches(experiment, records, task, "train", training=True, epoch=int(epoch))
+    train = strategy.experimental_distribute_dataset(train)
+    val = assemble.batches(experiment, records, task, "val")
+    steps = -(-records.count("train") // experiment.batch_size)
+    history = History(folder / "history.csv", int(epoch))
+    with Board(folder / "tensorboard", task, assemble.sensors(experiment, records)) as board:
+        while int(epoch) < experiment.epochs and int(epoch) - int(best_epoch) < experiment.patience:
+            number = int(epoch.assign_add(1))
+            start = time.perf_counter()
+            loss = _train_epoch(train_step, train, steps, f"epoch {number}/{experiment.epochs}")
+            seconds = time.perf_counter() - start
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"the training loss of epoch {number} is {loss}; the last good state is kept in {folder / 'checkpoints'}. "
+                    "Lower --learning_rate in a new --run_dir, or look for extreme values with tfrecords_builder show"
+                )
+            matrix, val_loss = measure(val)
+            scores = metrics.scores(matrix, task.scheme.classes)
+            if scores[MONITOR] > float(best):
+                best.assign(scores[MONITOR])
+                best_epoch.assign(number)
+                _save_weights(model, folder / "checkpoints" / evaluate.BEST)
+                board.patches(number, val, model)
+            row = {
+                "epoch": number,
+                "loss": loss,
+                "val_loss": val_loss,
+                **{f"val_{name}": scores[name] for name in ("average_f1", "overall_f1", "overall_accuracy")},
+                "learning_rate": float(optimizer.learning_rate),
+                "seconds": seconds,
+                "images_per_second": records.count("train") / seconds,
+            }
+            history.append(row)
+            board.epoch(row, scores)
+            board.graph(train_step)
+            manager.save()
+            print(
+                f"epoch {number}/{experiment.epochs}: loss {loss:.4f}, val loss {val_loss:.4f}, "
+                f"val average F1 {scores['average_f1']:.4f}, overall F1 {scores['overall_f1']:.4f}, "
+                f"{row['images_per_second']:.1f} images/s, best epoch {int(best_epoch)}",
+                flush=True,
+            )
+
+
+def _train_epoch(train_step, batches, steps: int, label: str) -> float:
+    losses = tf.zeros([])
+    for batch in tqdm(batches, total=steps, disable=None, desc=label, leave=False):
+        losses += train_step(*batch)
+    return float(losses) / steps
+
+
+def make_train_step(strategy: tf.distribute.Strategy, model: keras.Model, optimizer, task: Task, decay: float):
+    """A step over a distributed batch (images, target, weight); returns the batch's mean loss over its real samples."""
+
+    def replica_step(images, target, weight):
+        total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(weight))
+        with tf.GradientTape() as tape:
+            # Summed and divided by the global weight: any number of replicas gives the gradient of the global mean.
+            loss = tf.reduce_sum(task.loss(target, model(images, training=True)) * weight) / total
+            scaled = optimizer.scale_loss(loss)
+        variables = model.trainable_variables
+        gradients = tape.gradient(scaled, variables)
+        replicas = strategy.num_replicas_in_sync
+        gradients = [g + optimizer.scale_loss(decay / replicas * v) for g, v in zip(gradients, variables, strict=True)]
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return loss
+
+    @tf.function
+    def train_step(images, target, weight):
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_step, (images, target, weight)), axis=None)
+
+    return train_step
+
+
+def _save_weights(model: keras.Model, path: Path) -> None:
+    temporary = path.with_name(f"saving-{path.name}")
+    temporary.parent.mkdir(exist_ok=True)
+    model.save_weights(temporary)
+    os.replace(temporary, path)
+
+
+class History:
+    """`history.csv`: a row per epoch; rows after the epoch that a run continues from are dropped."""
+
+    def __init__(self, path: Path, epoch: int):
+        self.path, self.rows = path, []
+        if path.exists():
+            with open(path, newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epoch]
+
+    def append(self, row: dict) -> None:
+        self.rows.append(row)
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        with open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(temporary, self.path)
