@@ -15,6 +15,7 @@ An interrupted run continues when the same command is given again.
 
 def main(arguments: list[str]) -> None:
     command.no_arguments(arguments)
+    command.import_tensorflow()
     from tfrs import train
 
     scores = train.run(flags.experiment(), "classify")

@@ -5,6 +5,7 @@ from pathlib import Path
 from absl import flags
 
 from tfrs import command
+from tfrs.errors import UserError
 
 USAGE = """
 Score a run's best weights on a split; writes report.json and report.md (report-<split>.* for another than the final split).
@@ -16,7 +17,8 @@ Score a run's best weights on a split; writes report.json and report.md (report-
 def main(arguments: list[str]) -> None:
     command.no_arguments(arguments)
     if not flags.FLAGS.run_dir:
-        raise command.UserError("give the folder of a run with --run_dir")
+        raise UserError("give the folder of a run with --run_dir")
+    command.import_tensorflow()
     from tfrs import evaluate
 
     scores = evaluate.run(Path(flags.FLAGS.run_dir), flags.FLAGS.split)

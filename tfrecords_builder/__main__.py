@@ -74,7 +74,6 @@ def build() -> None:
     if FLAGS.synthesize:
         simulate(dataset, root, FLAGS.synthesize, FLAGS.seed)
     options = {
-        "seed": FLAGS.seed,
         "split_file": split_files,
         "val_fraction": FLAGS.val_fraction,
         "limit": FLAGS.limit,
@@ -92,7 +91,7 @@ def build() -> None:
         shard_mb=FLAGS.shard_mb,
         workers=FLAGS.workers,
         overwrite=FLAGS.overwrite,
-        options={name: value for name, value in options.items() if value not in (None, {}, False)},
+        options={"seed": FLAGS.seed, **{name: value for name, value in options.items() if value}},
     )
     seconds, megabytes = time.monotonic() - start, _megabytes(directory) - before
     wrote = f"wrote {megabytes:.1f} MB in {seconds:.1f} s ({megabytes / seconds:.1f} MB/s)"

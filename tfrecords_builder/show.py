@@ -51,7 +51,7 @@ def describe(records: Records) -> str:
         ("Splits", _table(_splits(records))),
         *((f"Classes of {split} ({legend(records).name})", _table(_classes(records, split))) for split in manifest["splits"]),
         ("Bands of train", _table(_bands(records), left=2)),
-        (f"Quarantine: {manifest['quarantined']} patches", _reasons(records)),
+        (f"In quarantine: {manifest['quarantined']}", _reasons(records)),
     ]
     return "\n\n".join("\n".join([title, *lines]) for title, lines in sections)
 
@@ -60,7 +60,7 @@ def summary(records: Records) -> str:
     """What a build has left, in a few lines."""
     lines = _table([(split, f"{records.count(split)} records") for split in records.manifest["splits"]])
     if records.manifest["quarantined"]:
-        lines.append(f"  {records.manifest['quarantined']} patches in quarantine, see {records.directory / QUARANTINE}")
+        lines.append(f"  in quarantine: {records.manifest['quarantined']}, see {records.directory / QUARANTINE}")
     return "\n".join(lines)
 
 

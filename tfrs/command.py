@@ -1,7 +1,9 @@
 """How every command starts and ends: flags first, heavy imports after, user errors as one line."""
 
 import os
+import re
 import sys
+import tempfile
 from collections.abc import Callable
 
 from absl import flags
@@ -23,14 +25,35 @@ def run(main: Callable[[list[str]], None], usage: str) -> None:
     if flags.FLAGS["help"].value:
         print(f"{usage.strip()}\n\nFlags:\n{_flag_help()}")
         sys.exit(0)
-    # TensorFlow's C++ logs (CPU features, missing GPU) are noise to whoever did not ask for them.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         main(arguments)
     except UserError as error:
         sys.exit(_say(str(error), USER_ERROR))
     except KeyboardInterrupt:
         sys.exit(_say("interrupted; run the same command again to continue", INTERRUPTED))
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow and look for devices without its start-up chatter on stderr; other lines are passed on.
+
+    TF 2.21 logs CPU features and missing CUDA libraries before it reads TF_CPP_MIN_LOG_LEVEL.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    chatter = re.compile(rb"WARNING: All log messages before absl|[IWE]0000 ")
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+            tf.get_logger().setLevel("ERROR")
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            log.seek(0)
+            os.write(2, b"".join(line for line in log if not chatter.match(line)))
 
 
 def no_arguments(arguments: list[str]) -> None:

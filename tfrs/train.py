@@ -101,7 +101,7 @@ def fit(
                 "loss": loss,
                 "val_loss": val_loss,
                 **{f"val_{name}": scores[name] for name in ("average_f1", "overall_f1", "overall_accuracy")},
-                "learning_rate": float(optimizer.learning_rate),
+                "learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
                 "seconds": seconds,
                 "images_per_second": records.count("train") / seconds,
             }

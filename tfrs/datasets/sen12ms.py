@@ -18,7 +18,7 @@ SIZE = 256
 SEASONS = ("ROIs1158_spring", "ROIs1868_summer", "ROIs1970_fall", "ROIs2017_winter")
 _KEY = re.compile(r"(ROIs\d{4}_(?:spring|summer|fall|winter))_s2_(\d+)_p(\d+)")
 
-# Scene numbers per season. The authors' hold-out scenes are the test split; their validation scenes, drawn from the rest, are val.
+# Scene numbers per season: the authors' hold-out scenes are the test split, their validation scenes (of the rest) are val.
 TEST_SCENES = {
     "ROIs1158_spring": {15, 17, 63, 97, 124, 146},
     "ROIs1868_summer": {15, 19, 43, 72, 79, 104, 131},

@@ -13,6 +13,7 @@ from tfrs.statistics import PUBLISHED
 from tfrs.tasks import Task
 
 FUSIONS = ("early", "late")
+MOMENTUM = 0.9  # of moving averages in batch normalisation
 
 
 def build(
@@ -73,12 +74,16 @@ def _encode(encoder, name: str, plane):
     return keras.layers.GlobalAveragePooling2D(name=f"pool_{name}")(features(plane))
 
 
-def he_normal(model: keras.Model, name: str) -> keras.Model:
-    """The same architecture with He-normal kernels (Kaiming normal), as the reference training starts from."""
+def from_scratch(model: keras.Model, name: str) -> keras.Model:
+    """The same architecture, made to start as the reference training does: He-normal kernels (Kaiming normal), and batch
+    normalisation whose moving averages have momentum 0.9 (PyTorch's 0.1; Keras's 0.99 needs hundreds of steps to arrive).
+    """
     config = model.get_config()
     for layer in config["layers"]:
         if "kernel_initializer" in layer["config"]:
             layer["config"]["kernel_initializer"] = "he_normal"
+        if layer["class_name"] == "BatchNormalization":
+            layer["config"]["momentum"] = MOMENTUM
     return keras.Model.from_config({**config, "name": name})
 
 

@@ -2,9 +2,11 @@
 
 import keras
 
-from tfrs.models.build import he_normal
+from tfrs.models.build import from_scratch
 
 
 def densenet121(channels: int, name: str) -> keras.Model:
     """Encoder (B, H, W, channels) -> (B, H/32, W/32, 1024), from scratch."""
-    return he_normal(keras.applications.DenseNet121(include_top=False, weights=None, input_shape=(None, None, channels)), name)
+    return from_scratch(
+        keras.applications.DenseNet121(include_top=False, weights=None, input_shape=(None, None, channels)), name
+    )

@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from tfrs.models.build import MOMENTUM
+
 WIDTHS = (32, 64, 128, 256)
 
 
@@ -31,5 +33,5 @@ def _basic_block(x, width: int, stride: int):
 
 def _convolution(x, width: int, kernel: int = 3, stride: int = 1, activate: bool = True):
     x = layers.Conv2D(width, kernel, stride, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
-    x = layers.BatchNormalization()(x)
+    x = layers.BatchNormalization(momentum=MOMENTUM)(x)
     return layers.ReLU()(x) if activate else x
