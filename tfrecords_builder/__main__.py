@@ -38,7 +38,8 @@ flags.DEFINE_float("shard_mb", 128, "size of a shard in megabytes, approximately
 flags.DEFINE_integer("workers", os.cpu_count(), "processes; the bytes written do not depend on it", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "seed of splits, of the order of records and of simulated patches", lower_bound=0)
 flags.DEFINE_integer("limit", None, "at most this many patches per split", lower_bound=1)
-flags.DEFINE_bool("overwrite", False, "replace records that are already there")
+flags.DEFINE_bool("overwrite", False, "remove records that are already there and build again")
+flags.DEFINE_enum("runner", "local", ["local"], "where shards are written: local (processes of this machine)")
 
 
 def main(arguments: list[str]) -> None:

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def finish(dataset: Dataset, directory: Path, tasks: list, spec: dict) -> None:
     quarantine = [line for result in results for line in result["quarantine"]]
     if not any(result["records"] for result in results):
         first = quarantine[0]
+        shutil.rmtree(directory)
         raise UserError(f"none of {len(quarantine)} patches could be read; the first, {first['path']}: {first['reason']}")
 
     splits = {}
@@ -56,7 +58,7 @@ def finish(dataset: Dataset, directory: Path, tasks: list, spec: dict) -> None:
             merged[name] = merged[name].merge(BandStatistics.from_lists(form))
 
     text = "".join(json.dumps(line) + "\n" for line in quarantine)
-    write_text(directory / "quarantine.jsonl", text)
+    write_text(directory / records.QUARANTINE, text)
     _write_tfds(dataset, directory, splits)
     write_json(
         directory / records.MANIFEST,

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from tfrs.labels import Scheme, merge_matrix
-from tfrs.records import Records
+from tfrs.records import QUARANTINE, Records
 
 DENSE = "dense"
 FORMS = {"fractions": DENSE, "label": "single label", "labels": "multi label"}
 FIGURE = "class_distribution.png"
-QUARANTINE = "quarantine.jsonl"
 REASONS = 10  # as many reasons of quarantine are listed, the most frequent ones
 
 

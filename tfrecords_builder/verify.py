@@ -6,11 +6,11 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
-from tqdm import tqdm
 
 from tfrecords_builder.metadata import class_counts
 from tfrs.errors import UserError
-from tfrs.records import MANIFEST, Records, concatenate, frames, index_dtype, index_name, index_shard, open_shard
+from tfrs.progress import progress
+from tfrs.records import MANIFEST, QUARANTINE, Records, concatenate, frames, index_dtype, index_name, index_shard, open_shard
 from tfrs.schema import Schema
 
 CHUNK = 1 << 22
@@ -61,11 +61,11 @@ def find_problems(records: Records, workers: int = 1) -> list[str]:
 
 def _check_shards(jobs: list[tuple], workers: int) -> list[tuple[list[str], np.ndarray | None]]:
     workers = min(workers, len(jobs))
-    progress = {"total": len(jobs), "unit": "shard", "desc": "verifying", "disable": None}
+    settings = {"total": len(jobs), "unit": "shard", "desc": "verifying"}
     if workers < 2:
-        return [check_shard(*job) for job in tqdm(jobs, **progress)]
+        return [check_shard(*job) for job in progress(iterable=jobs, **settings)]
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        return list(tqdm(pool.map(check_shard, *zip(*jobs, strict=True)), **progress))
+        return list(progress(iterable=pool.map(check_shard, *zip(*jobs, strict=True)), **settings))
 
 
 def check_shard(shard: Path, stated: dict, schema: Schema, number: int) -> tuple[list[str], np.ndarray | None]:
@@ -112,7 +112,7 @@ def _foreign_shards(records: Records) -> list[str]:
 
 def _quarantine(records: Records) -> list[str]:
     """The patches that the build began with are all there: as records or in quarantine."""
-    stated, path, problems = records.manifest["quarantined"], records.directory / "quarantine.jsonl", []
+    stated, path, problems = records.manifest["quarantined"], records.directory / QUARANTINE, []
     listed = len(path.read_text().splitlines()) if path.exists() else 0
     if listed != stated:
         problems.append(f"{path}: {listed} patches, manifest says {stated}")

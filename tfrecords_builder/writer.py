@@ -15,15 +15,15 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
-from tqdm import tqdm
 
 from tfrecords_builder import metadata
 from tfrs import records
 from tfrs.datasets.base import Dataset
 from tfrs.errors import BadPatch, UserError
+from tfrs.progress import progress
 from tfrs.statistics import BandStatistics
 
-SHARD_MB = 128
+LOCK = "lock"
 BUILD = ".build"  # holds the results of finished shards until the manifest is written
 
 
@@ -53,7 +53,7 @@ def write(
     out: Path,
     splits: dict[str, list[str]],
     *,
-    shard_mb: float = SHARD_MB,
+    shard_mb: float,
     workers: int = 1,
     overwrite: bool = False,
     options: dict | None = None,
@@ -71,15 +71,15 @@ def write(
     directory = Path(out) / dataset.name / dataset.version
     tasks = _tasks(dataset, Path(root), directory, splits, shard_mb)
     spec = _spec(dataset, splits, shard_mb, options or {})
-    if overwrite and directory.exists():
-        shutil.rmtree(directory)
-    if (directory / records.MANIFEST).exists():
+    if (directory / records.MANIFEST).exists() and not overwrite:
         existing = records.Records(directory)
         _same_spec(directory, existing.manifest["spec"], spec)
         return existing
     try:
         (directory / BUILD).mkdir(parents=True, exist_ok=True)
         with _lock(directory):
+            if overwrite:
+                _clear(directory)
             _begin(directory, spec)
             todo = [task for task in tasks if not _finished(task)]
             done = sum(len(task.keys) for task in tasks) - sum(len(task.keys) for task in todo)
@@ -119,6 +119,14 @@ def _same_spec(directory: Path, found: dict, wanted: dict) -> None:
         )
 
 
+def _clear(directory: Path) -> None:
+    """Remove everything but the lock, the manifest first: without it, what is left is no set of records."""
+    (directory / records.MANIFEST).unlink(missing_ok=True)
+    for path in [*directory.iterdir(), *(directory / BUILD).iterdir()]:
+        if path.is_file() and path.name != LOCK:
+            path.unlink()
+
+
 def _begin(directory: Path, spec: dict) -> None:
     path = directory / BUILD / "spec.json"
     if path.exists():
@@ -131,7 +139,7 @@ class _lock:
     """An advisory lock on the build folder; the system releases it when its owner dies, so it cannot go stale."""
 
     def __init__(self, directory: Path):
-        self.path = directory / BUILD / "lock"
+        self.path = directory / BUILD / LOCK
 
     def __enter__(self):
         self.file = open(self.path, "a+")
@@ -159,7 +167,7 @@ def _finished(task: ShardTask) -> bool:
 
 def _run(tasks: list[ShardTask], workers: int, done: int) -> None:
     total = done + sum(len(task.keys) for task in tasks)
-    with tqdm(total=total, initial=done, unit="patch", disable=None, desc="writing") as bar:
+    with progress(total=total, initial=done, unit="patches", desc="writing") as bar:
         if workers == 1 or len(tasks) < 2:
             for task in tasks:
                 write_shard(task, bar.update)
@@ -198,7 +206,7 @@ def _count_patch() -> None:
             _counter.value += 1
 
 
-def write_shard(task: ShardTask, progress: Callable[[], None] = _count_patch) -> None:
+def write_shard(task: ShardTask, count: Callable[[], None] = _count_patch) -> None:
     """Write one shard, its index and its result; the shard appears under its name only when it is complete."""
     target = task.directory / task.name
     temporary = target.with_name(target.name + ".tmp")
@@ -208,7 +216,7 @@ def write_shard(task: ShardTask, progress: Callable[[], None] = _count_patch) ->
     written = 0
     try:
         with open(temporary, "wb") as file:
-            for sample in _read(task, quarantine, progress):
+            for sample in _read(task, quarantine, count):
                 for part in records.frame(task.dataset.schema.encode(sample)):
                     file.write(part)
                     crc.update(part)
@@ -233,14 +241,14 @@ def write_shard(task: ShardTask, progress: Callable[[], None] = _count_patch) ->
         temporary.unlink(missing_ok=True)
 
 
-def _read(task: ShardTask, quarantine: list[dict], progress: Callable[[], None]) -> Iterable[dict]:
+def _read(task: ShardTask, quarantine: list[dict], count: Callable[[], None]) -> Iterable[dict]:
     for key in task.keys:
         try:
             yield task.dataset.read(task.root, key)
         except BadPatch as error:
             path = os.path.relpath(error.path, task.root) if os.path.isabs(error.path) else error.path
             quarantine.append({"key": key, "split": task.split, "path": path, "reason": error.reason})
-        progress()
+        count()
 
 
 def _storage_error(path: Path, error: OSError) -> UserError:

@@ -11,6 +11,17 @@ from tfrs.records import Records
 from tfrs.sensors import Sensor, resolve, select
 from tfrs.tasks import Task
 
+OPTIMIZERS = {
+    kind.__name__.lower(): kind
+    for kind in (
+        keras.optimizers.Adam,
+        keras.optimizers.AdamW,
+        keras.optimizers.Lamb,
+        keras.optimizers.Nadam,
+        keras.optimizers.RMSprop,
+        keras.optimizers.SGD,
+    )
+}
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("", "bfloat16", "float16")
 
@@ -72,6 +83,8 @@ def optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.
     """The optimizer with its learning-rate schedule; L2 decay is the training step's."""
     if experiment.schedule not in SCHEDULES:
         raise unknown("schedule", experiment.schedule, SCHEDULES)
+    if experiment.optimizer not in OPTIMIZERS:
+        raise unknown("optimizer", experiment.optimizer, OPTIMIZERS)
     rate = experiment.learning_rate
     warmup = round(experiment.warmup_epochs * steps_per_epoch)
     if experiment.schedule != "constant" or warmup:
@@ -82,11 +95,7 @@ def optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.
             warmup_target=rate if warmup else None,
             warmup_steps=warmup,
         )
-    kinds = {name.lower(): kind for name, kind in vars(keras.optimizers).items() if isinstance(kind, type)}
-    kinds = {name: kind for name, kind in kinds.items() if name not in ("optimizer", "lossscaleoptimizer")}
-    if experiment.optimizer.lower() not in kinds:
-        raise unknown("optimizer", experiment.optimizer, sorted(kinds))
-    chosen = kinds[experiment.optimizer.lower()](learning_rate=rate)
+    chosen = OPTIMIZERS[experiment.optimizer](learning_rate=rate)
     return keras.optimizers.LossScaleOptimizer(chosen) if experiment.mixed_precision == "float16" else chosen
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from tfrs.errors import UserError
+from tfrs.registry import MODELS
+from tfrs.sensors import INPUTS
 
 FLAGS_FILE = "flags.txt"
 REPORT = "report.json"
@@ -19,8 +21,8 @@ def _setting(default, text: str):
 class Experiment:
     """Every setting of a run. The defaults are those of Schmitt & Wu 2021, section 3.3, and of its reference code."""
 
-    model: str = _setting("resnet50", "name of the model")
-    input: str = _setting("s2_ms", "name of an input, or bands in order, e.g. B04,B03,B02 or s2:B04,B03+s1:VV")
+    model: str = _setting("resnet50", f"one of {', '.join(MODELS)}")
+    input: str = _setting("s2_ms", f"one of {', '.join(INPUTS)}, or bands in order, e.g. B04,B03,B02 or s2:B04,B03+s1:VV")
     records: str = _setting("records/sen12ms", "folder of the records, or one above it (the newest version is taken)")
     run_dir: str = _setting("", "folder of the run; empty: runs/<experiment>-<model>-<input>-<time>")
     task: str = _setting("", "multi_label or single_label; empty: multi_label where the records have multi-labels")
@@ -36,7 +38,7 @@ class Experiment:
     )
     epochs: int = _setting(100, "largest number of epochs")
     batch_size: int = _setting(64, "patches per step, over all devices")
-    optimizer: str = _setting("adam", "name of a Keras optimizer")
+    optimizer: str = _setting("adam", "adam, adamw, lamb, nadam, rmsprop or sgd")
     learning_rate: float = _setting(1e-3, "learning rate (its highest, with a schedule)")
     decay: float = _setting(1e-5, "L2 decay, added to the gradients of all weights as in PyTorch's Adam")
     schedule: str = _setting("constant", "learning rate over the epochs: constant or cosine (to 0 at the last epoch)")

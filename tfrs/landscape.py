@@ -1,10 +1,9 @@
 """Simulated landscapes: land cover as coherent random fields, and what Sentinel-2 and Sentinel-1 measure over it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
 
 # Surface -> top-of-atmosphere reflectance x 10,000 in the order of S2_BANDS, and backscatter VV, VH in dB.
 # Levels follow the spectra of L1C patches (EuroSAT, SEN12MS means); they are plausible, not measured.
@@ -18,6 +17,7 @@ _SURFACES = {
     "dry grass": ((1290, 1080, 1060, 1090, 1500, 1930, 2150, 2200, 2450, 760, 11, 2650, 1750), (-13.6, -20.6)),
     "grass": ((1230, 980, 950, 700, 1150, 2150, 2520, 2560, 2800, 850, 11, 2100, 1130), (-12.8, -19.4)),
     "crop": ((1220, 970, 940, 680, 1050, 2700, 3600, 3620, 3900, 950, 10, 1700, 830), (-10.8, -17.0)),
+    "cereal": ((1230, 980, 950, 700, 1140, 2200, 2600, 2640, 2880, 850, 11, 2050, 1090), (-9.5, -15.5)),
     "ripe crop": ((1330, 1190, 1270, 1330, 1750, 2200, 2450, 2550, 2800, 820, 12, 2800, 1900), (-11.8, -18.6)),
     "soil": ((1340, 1190, 1210, 1480, 1680, 1850, 2000, 2030, 2250, 650, 12, 2850, 2250), (-12.6, -22.0)),
     "reed": ((1170, 880, 740, 490, 720, 1380, 1600, 1600, 1720, 480, 9, 820, 350), (-8.0, -15.5)),
@@ -34,7 +34,7 @@ _REFLECTANCE = np.array([optical for optical, _ in _SURFACES.values()], np.float
 _BACKSCATTER = np.array([radar for _, radar in _SURFACES.values()], np.float32).T
 
 # Surfaces whose spectrum moves towards dry grass out of season, and how green each season leaves them.
-_SEASONAL = [_ID[surface] for surface in ("broadleaf", "grass", "crop", "shrub", "trees", "reed")]
+_SEASONAL = [_ID[surface] for surface in ("broadleaf", "grass", "crop", "cereal", "shrub", "trees", "reed")]
 VIGOUR = {"spring": 0.9, "summer": 1.0, "fall": 0.8, "winter": 0.65}
 
 # Per band of S2_BANDS: ground sampling in metres, light that haze scatters into the sensor, and the response to
@@ -76,7 +76,7 @@ def acquire(rng: np.random.Generator, season: str) -> Acquisition:
     """Random conditions in a season of `VIGOUR`."""
     return Acquisition(
         illumination=float(np.exp(rng.normal(0, 0.1))),
-        haze=float(rng.uniform(-1, 2)),
+        haze=float(rng.uniform(-0.8, 1.5)),
         vigour=float(np.clip(VIGOUR[season] + rng.normal(0, 0.05), 0, 1)),
         wetness=float(rng.normal(0, 0.5)),
     )
@@ -97,10 +97,9 @@ def fields(rng: np.random.Generator, count: int, shape: tuple[int, int], scale: 
     return np.concatenate([smooth.real, smooth.imag])[:count]
 
 
-def zones(rng: np.random.Generator, shape: tuple[int, int], shares: Mapping[int, float], scale: float) -> np.ndarray:
-    """Map (H, W) of coherent zones: at each pixel the key of `shares` whose random field, helped by its share, is highest."""
-    bias = 0.7 * np.log(np.array(list(shares.values()), np.float32))
-    return np.array(list(shares))[(fields(rng, len(shares), shape, scale) + bias[:, None, None]).argmax(0)]
+def zones(rng: np.random.Generator, shape: tuple[int, int], keys: Sequence[int], scale: float) -> np.ndarray:
+    """Map (H, W) of coherent zones: at each pixel the one of `keys` whose random field is highest."""
+    return np.array(keys)[fields(rng, len(keys), shape, scale).argmax(0)]
 
 
 def surface(rng: np.random.Generator, cover: Cover, shape: tuple[int, int]) -> np.ndarray:
@@ -140,7 +139,7 @@ def sentinel2(rng: np.random.Generator, ground: np.ndarray, seen: Acquisition) -
     image = spectra.take(ground, axis=1)
     image *= 1 + 0.06 * texture + 0.08 * _MOISTURE[:, None, None] * moisture
     for metres, step in ((10, 1), (20, 2), (60, 4)):
-        coarse = _SAMPLING >= metres
+        coarse = metres <= _SAMPLING
         image[coarse] = _blur(image[coarse], step)
     image = seen.illumination * image + seen.haze * _HAZE[:, None, None]
     # Photon noise: about 1 % of a signal of 1500, and one digital number in the cirrus band.
@@ -177,18 +176,19 @@ def _patchy(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> n
 
 
 def _parcels(rng: np.random.Generator, shape: tuple[int, int], length: float, width: float) -> np.ndarray:
-    """A value uniform in 0..1 per parcel, parcels laid like bricks in a random direction."""
+    """A value uniform in 0..1 per parcel: strips of random widths in a random direction, each cut into random lengths."""
     across, along = _turned(rng, shape)
-    size = rng.uniform(0.7, 1.5)
-    row = np.floor(across / (size * width)).astype(int) % 256
-    column = np.floor(along / (size * length) + rng.random(256)[row]).astype(int) % 256
-    return rng.random((256, 256))[row, column]
+    edges = np.cumsum(rng.uniform(0.4, 1.6, (2, 256)), 1)
+    strip = np.searchsorted(edges[0], across / width % edges[0, -1])
+    # Each strip starts elsewhere in the one sequence of lengths.
+    parcel = np.searchsorted(edges[1], (along / length + rng.uniform(0, 256, 256)[strip]) % edges[1, -1])
+    return rng.random((256, 256))[strip, parcel]
 
 
 def _streets(rng: np.random.Generator, shape: tuple[int, int], block: float) -> np.ndarray:
     """A value uniform in 0..1 per lot, and 1 on the streets around blocks of lots."""
     across, along = (axis / block for axis in _turned(rng, shape))
-    street = (across % 1 < 1.3 / block) | (along % 1 < 1.3 / block)
+    street = (across % 1 < 1.5 / block) | (along % 1 < 1.5 / block)
     return np.where(street, 1, _patchy(rng, shape, 0.8))
 
 
@@ -204,6 +204,6 @@ PATTERNS = {
     "stands": lambda rng, shape: _patchy(rng, shape, 10.0),
     "fields": lambda rng, shape: _parcels(rng, shape, 28, 14),
     "orchards": _rows,
-    "lots": lambda rng, shape: _streets(rng, shape, 10.0),
+    "lots": lambda rng, shape: _streets(rng, shape, 12.0),
     "yards": lambda rng, shape: _parcels(rng, shape, 9, 6),
 }

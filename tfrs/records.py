@@ -20,6 +20,7 @@ from tfrs.sensors import Sensor
 FORMAT = 1  # of the manifest and of the record layout; a reader refuses any other
 SPLITS = ("train", "val", "test")
 MANIFEST = "manifest.json"
+QUARANTINE = "quarantine.jsonl"
 _MASK = 0xA282EAD8
 
 
@@ -137,13 +138,16 @@ class Records:
             raise UserError(
                 f"{path}: records of format {self.manifest.get('format')}, this version reads format {FORMAT}; build them again"
             )
-        self.name: str = self.manifest["dataset"]
-        self.schema = Schema.from_json(self.manifest["schema"])
-        self.sensors = {
-            name: Sensor(name, tuple(s["bands"]), s["dtype"], s["unit"], s["nodata"])
-            for name, s in self.manifest["sensors"].items()
-        }
-        self.statistics: dict[str, dict[str, dict]] = self.manifest["statistics"]
+        try:
+            self.name: str = self.manifest["dataset"]
+            self.schema = Schema.from_json(self.manifest["schema"])
+            self.sensors = {
+                name: Sensor(name, tuple(s["bands"]), s["dtype"], s["unit"], s["nodata"])
+                for name, s in self.manifest["sensors"].items()
+            }
+            self.statistics: dict[str, dict[str, dict]] = self.manifest["statistics"]
+        except KeyError as error:
+            raise UserError(f"{path}: {error} is missing; build the records again with --overwrite") from error
         # Descriptors are limited (often 1,024) and a large set has more shards, so only the latest stay mapped.
         self.open = functools.lru_cache(maxsize=256)(open_shard)
 
@@ -198,14 +202,16 @@ def _find(directory: Path) -> Path:
     if (directory / MANIFEST).is_file():
         return directory
     if not directory.is_dir():
-        raise UserError(f"{directory}: no such directory; build records with python -m tfrecords_builder, or give --records")
+        raise UserError(
+            f"{directory}: no such directory; build records with python -m tfrecords_builder, or name another folder"
+        )
     found = sorted((p.parent for p in [*directory.glob(f"*/{MANIFEST}"), *directory.glob(f"*/*/{MANIFEST}")]), key=_version)
     if not found:
         raise UserError(
             f"{directory}: no {MANIFEST} there; the build has not finished, or these are not records of this package"
         )
     if len({p.parent for p in found}) > 1:
-        raise UserError(f"{directory}: several sets of records ({', '.join(map(str, found))}); name one with --records")
+        raise UserError(f"{directory}: several sets of records ({', '.join(map(str, found))}); name one of them")
     return found[-1]
 
 

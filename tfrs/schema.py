@@ -94,6 +94,9 @@ class Schema:
             raise ValueError(f"record has fields {sorted(found)}, manifest says {sorted(self.fields)}")
         for name, value in found.items():
             spec = self.fields[name]
+            form = {"label": list, "labels": list, "fractions": np.ndarray}.get(spec.kind, tuple)
+            if not isinstance(value, form) or spec.kind == "label" and len(value) != 1:
+                raise ValueError(f"{name} is no {spec.kind}")
             if spec.nbytes and value[1] - value[0] != spec.nbytes:
                 raise ValueError(f"{name} has {value[1] - value[0]} bytes, manifest says {spec.nbytes}")
             if spec.kind == "fractions" and len(value) != self.classes(name):

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
-from tqdm import tqdm
 
 from tfrs import assemble, evaluate, metrics
 from tfrs.board import Board
 from tfrs.errors import UserError
 from tfrs.experiment import REPORT, Experiment, open_run
 from tfrs.export import export
+from tfrs.progress import progress
 from tfrs.records import Records
 from tfrs.tasks import Task
 
@@ -119,7 +119,7 @@ def fit(
 
 def _train_epoch(train_step, batches, steps: int, label: str) -> float:
     losses = tf.zeros([])
-    for batch in tqdm(batches, total=steps, disable=None, desc=label, leave=False):
+    for batch in progress(iterable=batches, total=steps, unit="steps", desc=label, leave=False):
         losses += train_step(*batch)
     return float(losses) / steps
 

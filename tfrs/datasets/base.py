@@ -58,7 +58,7 @@ class Dataset(ABC):
             seen = sorted(os.listdir(root))[:5]
             there = f"it has {', '.join(seen)}" if seen else "it is empty"
         else:
-            there = "it holds no such member"
+            there = "a file that is no zip with such members"
         return UserError(f"{root}: no {self.name} patch found ({there}); expected {self.layout}")
 
 
