@@ -8,6 +8,7 @@ from pathlib import Path
 
 from absl import flags
 
+from tfrecords_builder import SHARD_MB
 from tfrs import command, registry
 from tfrs.errors import UserError, unknown
 
@@ -34,7 +35,7 @@ flags.DEFINE_list(
 )
 flags.DEFINE_float("val_fraction", None, "draw val at random from train and val together, this share of them")
 flags.DEFINE_integer("synthesize", None, "first write this many simulated patches into --input", lower_bound=1)
-flags.DEFINE_float("shard_mb", 128, "size of a shard in megabytes, approximately", lower_bound=0.001)
+flags.DEFINE_float("shard_mb", SHARD_MB, "size of a shard in megabytes, approximately", lower_bound=0.001)
 flags.DEFINE_integer("workers", os.cpu_count(), "processes; the bytes written do not depend on it", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "seed of splits, of the order of records and of simulated patches", lower_bound=0)
 flags.DEFINE_integer("limit", None, "at most this many patches per split", lower_bound=1)

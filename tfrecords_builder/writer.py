@@ -16,7 +16,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from tfrecords_builder import metadata
+from tfrecords_builder import SHARD_MB, metadata
 from tfrs import records
 from tfrs.datasets.base import Dataset
 from tfrs.errors import BadPatch, UserError
@@ -53,7 +53,7 @@ def write(
     out: Path,
     splits: dict[str, list[str]],
     *,
-    shard_mb: float,
+    shard_mb: float = SHARD_MB,
     workers: int = 1,
     overwrite: bool = False,
     options: dict | None = None,

@@ -95,7 +95,7 @@ class Schema:
         for name, value in found.items():
             spec = self.fields[name]
             form = {"label": list, "labels": list, "fractions": np.ndarray}.get(spec.kind, tuple)
-            if not isinstance(value, form) or spec.kind == "label" and len(value) != 1:
+            if not isinstance(value, form) or (spec.kind == "label" and len(value) != 1):
                 raise ValueError(f"{name} is no {spec.kind}")
             if spec.nbytes and value[1] - value[0] != spec.nbytes:
                 raise ValueError(f"{name} has {value[1] - value[0]} bytes, manifest says {spec.nbytes}")

@@ -107,10 +107,12 @@ def _write_block(root: Path, season: str, scene: int, block: int, count: int, tu
 
 
 def _land(rng: np.random.Generator, turn: int) -> np.ndarray:
-    """IGBP map of a block: the class whose turn it is, however rare, and three others by their share."""
+    """IGBP map of a block: the class whose turn it is, however rare, and two others by their share."""
     numbers = list(IGBP_COVERS)
-    others = rng.choice(numbers, 3, replace=False, p=[land.share for land in IGBP_COVERS.values()])
-    return landscape.zones(rng, (SIZE, BLOCK * SIZE), sorted({numbers[turn % len(numbers)], *others.tolist()}), 80)
+    # Steps of 5 through the 13 classes: all have had their turn after 13 blocks, and like ones do not follow each other.
+    guest = numbers[5 * turn % len(numbers)]
+    others = rng.choice(numbers, 2, replace=False, p=[land.share for land in IGBP_COVERS.values()])
+    return landscape.zones(rng, (SIZE, BLOCK * SIZE), sorted({guest, *others.tolist()}), 80)
 
 
 def _modis(rng: np.random.Generator, where: np.ndarray) -> np.ndarray:

@@ -1,0 +1,58 @@
+"""A data set of random 16x16 patches with every kind of label, made in memory: records for the tests of reading and training."""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfrecords_builder.writer import write
+from tfrs.datasets.base import Dataset
+from tfrs.datasets.eurosat import FILE_BANDS
+from tfrs.datasets.sen12ms import labels_of
+from tfrs.labels import IGBP, IGBP_SIMPLIFIED
+from tfrs.schema import Field, Schema
+from tfrs.sensors import sentinel1, sentinel2
+
+SIZE = 16
+
+
+@dataclass(frozen=True)
+class SmallPatches(Dataset):
+    name = "small"
+    sensors = (sentinel2(FILE_BANDS), sentinel1())
+    layout = "nothing on disk"
+    schema = Schema(
+        {
+            "key": Field("text"),
+            "label": Field("label", scheme="igbp_simplified"),
+            "labels": Field("labels", scheme="igbp_simplified"),
+            "fractions": Field("fractions", scheme="igbp"),
+            "s2": Field("raster", "uint16", (13, SIZE, SIZE)),
+            "s1": Field("raster", "float32", (2, SIZE, SIZE)),
+        },
+        {"igbp": IGBP, "igbp_simplified": IGBP_SIMPLIFIED},
+    )
+
+    def index(self, root, split):
+        raise NotImplementedError
+
+    def read(self, root, key):
+        rng = np.random.default_rng(zlib.crc32(key.encode()))
+        first, second = rng.choice((1, 7, 9, 12, 17), 2, replace=False)
+        igbp = np.where(rng.random((SIZE, SIZE)) < 0.7, first, second)
+        spectra = np.random.default_rng(0).integers(300, 5000, (13, 18))
+        return {
+            "key": key,
+            **labels_of(igbp, key),
+            "s2": (spectra[:, igbp] + rng.integers(0, 200, (13, SIZE, SIZE))).astype("uint16"),
+            "s1": (-igbp + rng.normal(0, 1, (2, SIZE, SIZE))).astype("float32"),
+        }
+
+    def synthesize(self, root, n, seed):
+        raise NotImplementedError
+
+
+def write_records(folder, **counts):
+    """Records with as many patches per split as `counts` says, in several shards."""
+    keys = {split: [f"{split}_{number}" for number in range(count)] for split, count in counts.items()}
+    return write(SmallPatches(), folder, folder, keys, shard_mb=0.1)
