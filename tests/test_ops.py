@@ -86,12 +86,12 @@ def test_noise_has_the_spread_asked_for():
 
 
 def test_noise_stays_within_the_type():
-    after = one("noise:5")({"s2": np.array([0, 65535], np.uint16).repeat(300).reshape(2, 3, 10, 10)}, SEEDS[:2])["s2"]
+    noise = one("noise:5", {"s2": SCALES["s2"]})
+    after = noise({"s2": np.array([0, 65535], np.uint16).repeat(300).reshape(2, 3, 10, 10)}, SEEDS[:2])["s2"]
     assert after.dtype == np.uint16
     # Half of all draws would leave the type; wrapped around they would land at the other end.
     assert after[0].max() < 10_000 and (after[0] == 0).mean() == pytest.approx(0.5, abs=0.1)
     assert after[1].min() > 55_000 and (after[1] == 65535).mean() == pytest.approx(0.5, abs=0.1)
-
 
 
 def dropped(before, after):

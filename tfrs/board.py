@@ -20,7 +20,7 @@ class Board:
 
     def __init__(self, folder: Path, task: Task, sensors: Mapping[str, Sensor]):
         self.writer = tf.summary.create_file_writer(str(folder))
-        self.task, self.sensors, self.has_graph = task, sensors, False
+        self.task, self.sensors = task, sensors
 
     def __enter__(self):
         return self
@@ -56,17 +56,14 @@ class Board:
         with self.writer.as_default(step=epoch):
             tf.summary.image("val/patches", pixels(figure)[None])
 
-    def graph(self, train_step) -> None:
-        """The graph of the training step, once."""
-        if not self.has_graph:
-            (concrete,) = train_step._list_all_concrete_functions()
-            with self.writer.as_default(step=0):
-                tf.summary.graph(concrete.graph)
-            self.has_graph = True
+    def graph(self, graph: tf.Graph) -> None:
+        """A graph, such as that of the training step."""
+        with self.writer.as_default(step=0):
+            tf.summary.graph(graph)
 
 
 def pixels(figure) -> np.ndarray:
     """A Matplotlib figure as an array (H, W, 4) of uint8."""
     with io.BytesIO() as file:
-        figure.savefig(file, format="png")
+        plots.save(figure, file)
         return tf.image.decode_png(file.getvalue(), channels=4).numpy()

@@ -89,8 +89,8 @@ def report(experiment: Experiment, folder: Path, records: Records, task: Task, m
         "confusion_matrix": matrix.tolist(),
     }
     suffix = "" if split == final_split(records) else f"-{split}"
-    plots.confusion(matrix, task.scheme).savefig(folder / f"confusion{suffix}.png")
-    plots.class_scores(scores["per_class"], task.scheme).savefig(folder / f"f1{suffix}.png")
+    plots.save(plots.confusion(matrix, task.scheme), folder / f"confusion{suffix}.png")
+    plots.save(plots.class_scores(scores["per_class"], task.scheme), folder / f"f1{suffix}.png")
     _write(folder / f"report{suffix}.md", to_markdown(scores, suffix))
     _write(folder / REPORT.replace(".json", f"{suffix}.json"), json.dumps(scores, indent=1) + "\n")
     return scores

@@ -25,9 +25,9 @@ _SURFACES = {
     "turbid water": ((1200, 980, 880, 620, 560, 400, 370, 330, 290, 150, 8, 120, 80), (-18.5, -26.5)),
     "rock": ((1480, 1430, 1580, 1850, 2000, 2120, 2220, 2270, 2380, 850, 13, 2850, 2420), (-14.5, -23.0)),
     "rubble": ((1480, 1430, 1580, 1840, 1980, 2100, 2200, 2250, 2360, 840, 13, 2800, 2380), (-6.0, -12.5)),
-    "roof": ((1430, 1320, 1340, 1450, 1560, 1720, 1820, 1880, 1980, 650, 12, 2050, 1800), (-2.5, -9.5)),
+    "roof": ((1430, 1320, 1340, 1450, 1560, 1720, 1820, 1880, 1980, 650, 12, 2050, 1800), (-1.0, -8.5)),
     "hall": ((1750, 1850, 1950, 2050, 2150, 2300, 2400, 2500, 2550, 800, 13, 2500, 2300), (0.5, -8.0)),
-    "asphalt": ((1330, 1130, 1060, 1020, 1080, 1180, 1240, 1280, 1360, 480, 12, 1450, 1280), (-14.0, -21.5)),
+    "asphalt": ((1390, 1250, 1230, 1260, 1320, 1400, 1440, 1470, 1540, 520, 12, 1600, 1400), (-14.0, -21.5)),
 }
 _ID = {surface: i for i, surface in enumerate(_SURFACES)}
 _REFLECTANCE = np.array([optical for optical, _ in _SURFACES.values()], np.float32).T
@@ -43,7 +43,7 @@ _SAMPLING = np.array([60, 10, 10, 10, 20, 20, 20, 10, 20, 60, 60, 20, 20])
 _HAZE = np.array([200, 190, 150, 110, 80, 60, 45, 40, 30, 30, 0, 5, 5], np.float32)
 _MOISTURE = np.array([0, 0, 0, -0.6, -0.3, 0.4, 0.7, 0.7, 0.7, 0.4, 0, -0.7, -1], np.float32)
 
-# Equivalent number of looks of Sentinel-1 IW GRD high resolution (ESA, Sentinel-1 product specification).
+# Equivalent number of looks commonly given for Sentinel-1 IW GRD at high resolution.
 LOOKS = 4.4
 
 
@@ -120,9 +120,7 @@ def compose(rng: np.random.Generator, where: np.ndarray, covers: Mapping[int, Co
 
 def lay(rng: np.random.Generator, ground: np.ndarray, name: str, width: float, bend: float) -> np.ndarray:
     """A map of surface ids with a band of surface `name` laid across its middle, `width` pixels wide and winding by `bend`."""
-    across, along = _turned(rng, ground.shape)
-    middle = np.array(ground.shape) / 2
-    across, along = across - across[*middle.astype(int)], along - along[*middle.astype(int)]
+    across, along = (axis - axis.mean() for axis in _turned(rng, ground.shape))
     course = rng.normal(0, 4) + bend * np.sin(along / rng.uniform(8, 16) + rng.uniform(0, 2 * np.pi))
     return np.where(np.abs(across - course) < width / 2, _ID[name], ground)
 
@@ -185,17 +183,18 @@ def _parcels(rng: np.random.Generator, shape: tuple[int, int], length: float, wi
     return rng.random((256, 256))[strip, parcel]
 
 
-def _streets(rng: np.random.Generator, shape: tuple[int, int], block: float) -> np.ndarray:
-    """A value uniform in 0..1 per lot, and 1 on the streets around blocks of lots."""
-    across, along = (axis / block for axis in _turned(rng, shape))
-    street = (across % 1 < 1.5 / block) | (along % 1 < 1.5 / block)
-    return np.where(street, 1, _patchy(rng, shape, 0.8))
+def _streets(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """A value uniform in 0..1 on the lots, and 1, which is the last surface of a cover, on the streets around them."""
+    across, along = _turned(rng, shape)
+    block = rng.uniform(9, 14)
+    street = (across % block < 2) | (along % (2 * block) < 2)
+    return np.where(street, 1, _patchy(rng, shape, 1.0))
 
 
 def _rows(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Parcels again, each value drawn together with a stripe three pixels wide: rows of trees, bare ground between."""
+    """Parcels again, in which stripes two pixels wide alternate: rows of trees, and what grows between."""
     across, _ = _turned(rng, shape)
-    return (0.55 * (across // 1.5 % 2) + 0.45 * _parcels(rng, shape, 18, 12)).astype(np.float32)
+    return 0.75 * _parcels(rng, shape, 16, 10) + 0.25 * (across // 2 % 2)
 
 
 # Pattern -> function (rng, shape) that gives a value in 0..1 per pixel, about uniform, cut by the shares of a cover.
@@ -204,6 +203,6 @@ PATTERNS = {
     "stands": lambda rng, shape: _patchy(rng, shape, 10.0),
     "fields": lambda rng, shape: _parcels(rng, shape, 28, 14),
     "orchards": _rows,
-    "lots": lambda rng, shape: _streets(rng, shape, 12.0),
+    "lots": _streets,
     "yards": lambda rng, shape: _parcels(rng, shape, 9, 6),
 }

@@ -66,7 +66,8 @@ def load(
     if read not in (sources := {"random": _random, "sequential": _sequential}):
         raise unknown("way of reading", read, sources)
 
-    augmentations = ops.parse(augment, {name: _scale(records, sensor) for name, sensor in sensors.items()})
+    scales = {name: _scale(records, sensor) for name, sensor in sensors.items()} if augment else {}
+    augmentations = ops.parse(augment, scales)
     batches = _Batches(records, split, sensors, task.columns, batch_size, worker, augmentations, seed)
     dataset = sources[read](batches, itertools.count(epoch))
     dataset = dataset.map(lambda values, weight: batches.element(values, weight, task), num_parallel_calls=1)

@@ -122,8 +122,20 @@ def patches(images: Mapping[str, np.ndarray], true: list[list[str]], predicted: 
 
 
 def displayable(image: np.ndarray) -> np.ndarray:
-    """Images (N, C, H, W) as (N, H, W, 3) or, with fewer than three bands, (N, H, W): 2nd to 98th percentile to 0..1."""
-    shown = np.moveaxis(image[:, :3], 1, -1) if image.shape[1] >= 3 else image[:, 0]
-    shown = shown.astype(np.float32)
-    low, high = np.nanpercentile(shown, (2, 98), axis=(1, 2), keepdims=True)
-    return np.clip(np.nan_to_num((shown - low) / np.maximum(high - low, 1e-6)), 0, 1)
+    """Images (N, C, H, W) as (N, H, W, 3) or, with fewer than three bands, (N, H, W), in 0..1.
+
+    8-bit values are shown as they are, others from the 2nd to the 98th percentile of each band over all images: a stretch
+    of its own would show the noise of a dark patch as colours.
+    """
+    shown = np.moveaxis(image[:, :3], 1, -1) if image.shape[1] >= 3 else image[:, :1].transpose(0, 2, 3, 1)
+    if image.dtype == np.uint8:
+        stretched = shown / 255
+    else:
+        low, high = np.nanpercentile(shown, (2, 98), axis=(0, 1, 2))
+        stretched = np.clip(np.nan_to_num((shown - low) / np.maximum(high - low, 1e-6)), 0, 1)
+    return stretched if image.shape[1] >= 3 else stretched[..., 0]
+
+
+def save(figure: Figure, file) -> None:
+    """Write a figure as PNG, without empty margins."""
+    figure.savefig(file, format="png", bbox_inches="tight")

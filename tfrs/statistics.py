@@ -30,23 +30,21 @@ class BandStatistics:
     @classmethod
     def measure(cls, image: np.ndarray, nodata: float | None = None) -> "BandStatistics":
         """Statistics of one image (C, H, W)."""
-        flat = image.reshape(len(image), -1).astype(np.float64)
-        nan = np.isnan(flat)
-        empty = flat == nodata if nodata is not None else np.zeros_like(nan)
-        valid = ~(nan | empty)
-        count = valid.sum(axis=1).astype(np.float64)
-        values = flat if valid.all() else np.where(valid, flat, 0.0)
+        values = image.reshape(len(image), -1).astype(np.float64)
+        nan, empty = np.isnan(values), values == (np.nan if nodata is None else nodata)
+        invalid = nan | empty
+        lowest = highest = values
+        if some_invalid := invalid.any():  # the rare case pays for its copies
+            lowest, highest = np.where(invalid, np.inf, values), np.where(invalid, -np.inf, values)
+            values[invalid] = 0
+        count = (~invalid).sum(axis=1, dtype=np.float64)
+        minimum, maximum = lowest.min(axis=1), highest.max(axis=1)
         mean = values.sum(axis=1) / np.maximum(count, 1)
-        deviations = np.where(valid, values - mean[:, None], 0.0)
-        return cls(
-            count,
-            mean,
-            np.einsum("bp,bp->b", deviations, deviations),
-            np.where(valid, flat, np.inf).min(axis=1),
-            np.where(valid, flat, -np.inf).max(axis=1),
-            nan.sum(axis=1).astype(np.float64),
-            empty.sum(axis=1).astype(np.float64),
-        )
+        values -= mean[:, None]
+        if some_invalid:
+            values[invalid] = 0
+        squares = np.einsum("bp,bp->b", values, values)
+        return cls(count, mean, squares, minimum, maximum, *(mask.sum(axis=1, dtype=np.float64) for mask in (nan, empty)))
 
     def merge(self, other: "BandStatistics") -> "BandStatistics":
         """Statistics of both sets of pixels together (Chan, Golub & LeVeque 1983)."""

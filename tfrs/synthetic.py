@@ -3,6 +3,7 @@
 Patch i of a seed is the same however many are written. The pixels come from `tfrs.landscape`.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,22 +22,22 @@ from tfrs.sensors import sentinel2
 
 @dataclass(frozen=True)
 class LandCover:
-    """One IGBP class: its share of the land, the codes of LCCS land cover, land use and hydrology, and its looks."""
+    """One IGBP class: its share of the land, its codes of LCCS land cover, land use and surface hydrology, and its surfaces."""
 
     share: float
     lccs: tuple[int, int, int]
     cover: Cover
 
 
-# IGBP number -> class. Shares follow Fig. 2 of Schmitt & Wu 2021: savanna, croplands and grassland are frequent,
-# wetlands, barren and water rare, snow does not occur. LCCS codes are those of MODIS MCD12Q1.
+# IGBP number -> class. As Schmitt & Wu 2021 found in SEN12MS, savanna, croplands and grassland are frequent, wetlands,
+# barren and water rare, and snow does not occur. LCCS codes are those of MODIS MCD12Q1.
 IGBP_COVERS = {
     1: LandCover(0.03, (11, 10, 10), Cover("stands", {"conifer": 0.92, "grass": 0.08})),
     4: LandCover(0.04, (14, 10, 10), Cover("stands", {"broadleaf": 0.92, "grass": 0.08})),
     5: LandCover(0.03, (15, 10, 10), Cover("stands", {"broadleaf": 0.5, "conifer": 0.5})),
-    7: LandCover(0.10, (43, 40, 40), Cover("grain", {"shrub": 0.4, "dry grass": 0.6})),
+    7: LandCover(0.10, (43, 40, 40), Cover("grain", {"shrub": 0.35, "dry grass": 0.65})),
     8: LandCover(0.08, (21, 20, 20), Cover("grain", {"trees": 0.45, "dry grass": 0.55})),
-    9: LandCover(0.17, (22, 20, 20), Cover("grain", {"trees": 0.35, "dry grass": 0.65})),
+    9: LandCover(0.17, (22, 20, 20), Cover("grain", {"trees": 0.3, "dry grass": 0.7})),
     10: LandCover(0.22, (31, 30, 30), Cover("stands", {"grass": 0.8, "dry grass": 0.2})),
     11: LandCover(0.02, (31, 30, 50), Cover("stands", {"reed": 0.85, "water": 0.15})),
     12: LandCover(0.17, (31, 36, 30), Cover("fields", {"crop": 0.35, "cereal": 0.35, "ripe crop": 0.15, "soil": 0.15})),
@@ -73,22 +74,25 @@ BLOCK = 2
 def sen12ms(root: Path, n: int, seed: int) -> None:
     """Write `n` SEN12MS triplets below `root`: of every five, three are train, one val and one test."""
     counts = np.bincount(np.resize((0, 1, 2, 0, 0), n), minlength=3)
-    for split, count in enumerate(counts):
-        scenes = _scenes(SPLITS[split])
+    for split, count in zip(SPLITS, counts, strict=True):
         for turn in range(-(-count // BLOCK)):
-            block, scene = divmod(turn, len(scenes))
-            _write_block(Path(root), *scenes[scene], block, min(BLOCK, count - BLOCK * turn), turn, [seed, split, scene])
+            _write_block(Path(root), split, turn, min(BLOCK, count - BLOCK * turn), seed)
 
 
+@functools.cache
 def _scenes(split: str) -> list[tuple[str, int]]:
     """Season and number of the scenes of a split, seasons mixed."""
     scenes = [(season, scene) for season in SEASONS for scene in range(1, 150) if split_of(season, scene) == split]
     return [scenes[i] for i in np.random.default_rng(0).permutation(len(scenes))]
 
 
-def _write_block(root: Path, season: str, scene: int, block: int, count: int, turn: int, seed: list[int]) -> None:
-    """Write the first `count` patches of a scene's block."""
-    of_scene, rng = np.random.default_rng(seed), np.random.default_rng([*seed, block])
+def _write_block(root: Path, split: str, turn: int, count: int, seed: int) -> None:
+    """Write the first `count` patches of the block whose turn it is; its scene's next block comes after all other scenes'."""
+    scenes = _scenes(split)
+    block, at = divmod(turn, len(scenes))
+    season, scene = scenes[at]
+    # Counted from 1: NumPy seeds [a] and [a, 0] alike.
+    of_scene, rng = (np.random.default_rng([seed, SPLITS.index(split), at, part]) for part in (0, block + 1))
     seen = landscape.acquire(of_scene, season.partition("_")[2])
     crs, west, north = _place(of_scene)
     where = _land(rng, turn)

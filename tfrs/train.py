@@ -79,6 +79,7 @@ def fit(
     steps = -(-records.count("train") // experiment.batch_size)
     history = History(folder / "history.csv", int(epoch))
     with Board(folder / "tensorboard", task, assemble.sensors(experiment, records)) as board:
+        board.graph(train_step.get_concrete_function(*train.element_spec).graph)
         while int(epoch) < experiment.epochs and int(epoch) - int(best_epoch) < experiment.patience:
             number = int(epoch.assign_add(1))
             start = time.perf_counter()
@@ -107,7 +108,6 @@ def fit(
             }
             history.append(row)
             board.epoch(row, scores)
-            board.graph(train_step)
             manager.save()
             print(
                 f"epoch {number}/{experiment.epochs}: loss {loss:.4f}, val loss {val_loss:.4f}, "
