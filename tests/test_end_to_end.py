@@ -28,7 +28,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(folder):
-    flags = ["--model=resnet_small", "--input=s1s2", "--fusion=late", "--augment=dihedral,crop:64", "--epochs=2", "--batch_size=4"]
+    flags = [
+        "--model=resnet_small",
+        "--input=s1s2",
+        "--fusion=late",
+        "--augment=dihedral,crop:64",
+        "--epochs=2",
+        "--batch_size=4",
+    ]
     return folder, run(folder, "experiments.classify", *flags, "--run_dir=runs/a")
 
 
@@ -82,7 +89,9 @@ def test_evaluate_repeats_the_report_and_names_other_splits(finished):
     assert (folder / "runs/a/report.json").read_text() == before
     run(folder, "experiments.evaluate", "--run_dir", "runs/a", "--split", "train")
     assert json.loads((folder / "runs/a/report-train.json").read_text())["patches"] == 9
-    assert "Did you mean 'test'" in run(folder, "experiments.evaluate", "--run_dir", "runs/a", "--split", "tset", status=1).stderr
+    assert (
+        "Did you mean 'test'" in run(folder, "experiments.evaluate", "--run_dir", "runs/a", "--split", "tset", status=1).stderr
+    )
 
 
 def patch(folder):
@@ -94,7 +103,9 @@ def patch(folder):
 def test_predict_equals_the_saved_model_run_without_this_package(finished, tmp_path):
     folder, _ = finished
     s2, s1 = patch(folder)
-    printed = run(folder, "experiments.predict", "--export=runs/a/export", f"--scene=s2={s2},s1={s1}", "--layout=sen12ms").stdout
+    printed = run(
+        folder, "experiments.predict", "--export=runs/a/export", f"--scene=s2={s2},s1={s1}", "--layout=sen12ms"
+    ).stdout
     shown = {line.split("%")[1].strip().removesuffix("  <-"): float(line.split("%")[0]) for line in printed.splitlines()}
 
     bands = [1, 2, 3, 4, 5, 6, 7, 8, 11, 12]  # B02..B8A, B11, B12 in ESA order
@@ -137,7 +148,14 @@ def test_predict_refuses_what_does_not_fit_the_card(finished, arguments, message
 
 
 def test_the_papers_model_trains_one_epoch_through_the_default_flags(folder):
-    flags = ["--model=resnet50", "--input=s2_ms", "--augment=crop:64", "--epochs=1", "--batch_size=4", "--run_dir=runs/resnet50"]
+    flags = [
+        "--model=resnet50",
+        "--input=s2_ms",
+        "--augment=crop:64",
+        "--epochs=1",
+        "--batch_size=4",
+        "--run_dir=runs/resnet50",
+    ]
     done = run(folder, "experiments.classify", *flags)
     assert "average_f1" in done.stdout
     assert (folder / "runs/resnet50/export/saved_model.pb").exists()

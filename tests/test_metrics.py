@@ -103,24 +103,26 @@ def test_one_against_rest(seed):
 
 
 def test_scores_by_hand():
-    """A: 3 of 4 found, none wrong. B: 2 of 2 found, one false. C is absent and guessed once."""
-    matrix = np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
-    matrix[0, 2] = 0
-    scores = metrics.scores(matrix, ("A", "B", "C"))
-    assert scores["per_class"]["A"] == pytest.approx({"precision": 1, "recall": 3 / 4, "f1": 6 / 7, "iou": 3 / 4, "support": 4})
+    """A: 3 of 5 found, none wrong. B: 2 of 2 found, one false. C is absent and guessed once."""
+    scores = metrics.scores(np.array([[3, 1, 1], [0, 2, 0], [0, 0, 0]]), ("A", "B", "C"))
+    assert scores["per_class"]["A"] == pytest.approx({"precision": 1, "recall": 3 / 5, "f1": 3 / 4, "iou": 3 / 5, "support": 5})
     assert scores["per_class"]["B"] == pytest.approx({"precision": 2 / 3, "recall": 1, "f1": 4 / 5, "iou": 2 / 3, "support": 2})
     assert scores["per_class"]["C"] == {"precision": 0, "recall": None, "f1": None, "iou": None, "support": 0}
-    assert scores["average_f1"] == pytest.approx((6 / 7 + 4 / 5) / 2)
-    assert scores["weighted_f1"] == pytest.approx((4 * 6 / 7 + 2 * 4 / 5) / 6)
-    assert scores["overall_f1"] == scores["overall_accuracy"] == pytest.approx(5 / 6)
-    # Agreement 5/6, by chance (3*4 + 3*2) / 36 = 1/2.
-    assert scores["kappa"] == pytest.approx((5 / 6 - 1 / 2) / (1 / 2))
     assert scores["absent_classes"] == ["C"]
+    assert scores["average_f1"] == pytest.approx((3 / 4 + 4 / 5) / 2)
+    assert scores["weighted_f1"] == pytest.approx((5 * 3 / 4 + 2 * 4 / 5) / 7)
+    assert scores["average_accuracy"] == pytest.approx((3 / 5 + 1) / 2)
+    assert scores["mean_iou"] == pytest.approx((3 / 5 + 2 / 3) / 2)
+    assert scores["overall_f1"] == scores["overall_accuracy"] == pytest.approx(5 / 7)
+    # By chance (5 * 3 + 2 * 3) / 49 = 3/7 would agree.
+    assert scores["kappa"] == pytest.approx((5 / 7 - 3 / 7) / (1 - 3 / 7))
 
 
 def test_matrices_of_batches_add_up():
     true, guess, weight = multi(5)
-    parts = [metrics.confusion_multi_label(t, g, w) for t, g, w in zip(true[:, None], guess[:, None], weight[:, None], strict=True)]
+    parts = [
+        metrics.confusion_multi_label(t, g, w) for t, g, w in zip(true[:, None], guess[:, None], weight[:, None], strict=True)
+    ]
     np.testing.assert_array_equal(sum(parts), metrics.confusion_multi_label(true, guess, weight))
 
 
@@ -152,7 +154,9 @@ def test_one_class_only_has_no_kappa_to_speak_of():
 
 def test_counts_stay_exact_beyond_float32():
     """180,662 patches of a large scene add up to more than 2**24, where float32 stops counting."""
-    total = tf.constant([[2.0**24]], tf.float64) + metrics.confusion(tf.zeros(1, tf.int64), tf.zeros(1, tf.int64), tf.ones(1), 1)
+    total = tf.constant([[2.0**24]], tf.float64) + metrics.confusion(
+        tf.zeros(1, tf.int64), tf.zeros(1, tf.int64), tf.ones(1), 1
+    )
     assert total.dtype == tf.float64 and int(total[0, 0]) == 2**24 + 1
 
 

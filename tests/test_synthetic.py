@@ -43,9 +43,10 @@ def triplets(root, keys):
 
 def band_first(path):
     with tifffile.TiffFile(path) as file:
-        data = file.asarray()
-        assert file.pages[0].compression == tifffile.COMPRESSION.NONE
-        return data if file.series[0].axes[0] in "SQI" or data.shape[0] < 14 else np.moveaxis(data, -1, 0)
+        tags = file.pages[0].tags
+        assert tags["Compression"].value == tifffile.COMPRESSION.NONE
+        assert "GDAL_METADATA" not in tags  # where band descriptions would be
+        return np.moveaxis(file.asarray(), file.series[0].axes.index("S"), 0)
 
 
 def keys_of(root):
@@ -169,7 +170,8 @@ def test_digital_numbers_have_the_level_of_sen12ms(images):
 
 def test_more_bands_learn_more(sen12ms, images):
     s2, s1, lc = images
-    pixels = np.concatenate([s2, s1], axis=1).reshape(-1, 15, 8, 32, 8, 32).mean((3, 5)).transpose(0, 2, 3, 1)
+    means = [image.reshape(len(image), -1, 8, 32, 8, 32).mean((3, 5)) for image in (s2, s1)]
+    pixels = np.concatenate(means, axis=1).transpose(0, 2, 3, 1)
     classes = SIMPLIFIED[lc[:, 0, 16::32, 16::32]]
     train = len(Sen12MS().index(sen12ms, "train"))
     seen, target, unseen, truth = pixels[:train], classes[:train].ravel(), pixels[train:], classes[train:].ravel()
@@ -217,7 +219,8 @@ def test_eurosat_rgb_shows_the_same_patches(tmp_path, eurosat):
         ms = band_first(eurosat / "EuroSAT_MS" / path.parent.name / f"{path.stem}.tif")
         shown = np.clip(ms[[3, 2, 1]] * (255 / 2750), 0, 255)
         assert np.abs(seen.transpose(2, 0, 1) - shown).mean() < 6
-        np.testing.assert_array_equal(EuroSatRgb().read(tmp_path, path.stem)["rgb"], seen.transpose(2, 0, 1))
+        # Decoders smooth colour between pixels in their own ways.
+        assert np.abs(seen.transpose(2, 0, 1) - EuroSatRgb().read(tmp_path, path.stem)["rgb"]).mean() < 3
 
 
 @pytest.mark.parametrize(("write", "n"), [(synthetic.sen12ms, 7), (synthetic.eurosat, 12), (synthetic.eurosat_rgb, 12)])

@@ -29,6 +29,10 @@ def run(main: Callable[[list[str]], None], usage: str) -> None:
         main(arguments)
     except UserError as error:
         sys.exit(_say(str(error), USER_ERROR))
+    except OSError as error:  # a full disk, missing rights, a folder in the way
+        if error.errno is None:
+            raise
+        sys.exit(_say(f"{error.filename or 'cannot write'}: {os.strerror(error.errno)}", USER_ERROR))
     except KeyboardInterrupt:
         sys.exit(_say("interrupted; run the same command again to continue", INTERRUPTED))
 

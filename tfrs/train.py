@@ -1,8 +1,10 @@
 """Training: one explicit loop over `strategy.run`, with everything needed to go on after an interruption."""
 
+import contextlib
 import csv
 import math
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -92,11 +94,10 @@ def fit(
                 )
             matrix, val_loss = measure(val)
             scores = metrics.scores(matrix, task.scheme.classes)
-            if scores[MONITOR] > float(best):
+            better = scores[MONITOR] > float(best)
+            if better:
                 best.assign(scores[MONITOR])
                 best_epoch.assign(number)
-                _save_weights(model, folder / "checkpoints" / evaluate.BEST)
-                board.patches(number, val, model)
             row = {
                 "epoch": number,
                 "loss": loss,
@@ -106,9 +107,13 @@ def fit(
                 "seconds": seconds,
                 "images_per_second": records.count("train") / seconds,
             }
-            history.append(row)
-            board.epoch(row, scores)
-            manager.save()
+            with _storing(folder):
+                if better:
+                    _save_weights(model, folder / "checkpoints" / evaluate.BEST)
+                    board.patches(number, val, model)
+                history.append(row)
+                board.epoch(row, scores)
+                manager.save()
             print(
                 f"epoch {number}/{experiment.epochs}: loss {loss:.4f}, val loss {val_loss:.4f}, "
                 f"val average F1 {scores['average_f1']:.4f}, overall F1 {scores['overall_f1']:.4f}, "
@@ -145,6 +150,21 @@ def make_train_step(strategy: tf.distribute.Strategy, model: keras.Model, optimi
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_step, (images, target, weight)), axis=None)
 
     return train_step
+
+
+@contextlib.contextmanager
+def _storing(folder: Path):
+    """Turn what h5py and TensorFlow raise when they cannot write into one clear error, and leave no half-written file."""
+    try:
+        yield
+    except (OSError, RuntimeError, tf.errors.OpError) as error:
+        for left in [*(folder / "checkpoints").glob("saving-*"), *(folder / "checkpoints").glob("*_temp")]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        reason = "the disk is full" if "No space left" in str(error) or "errno = 28" in str(error) else str(error)
+        raise UserError(
+            f"{folder}: the state of the epoch cannot be written ({reason}); the last one is kept: "
+            "mend it and run the same command again"
+        ) from error
 
 
 def _save_weights(model: keras.Model, path: Path) -> None:
