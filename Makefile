@@ -14,7 +14,8 @@ $(READY): setup.cfg setup.py
 	$(BIN)/pip install --quiet --editable '.[test]'
 	touch $(READY)
 
-# Simulated SEN12MS: records, a short training, report, SavedModel, and one prediction with it.
+# Simulated SEN12MS: records, a short training, report, SavedModel, and one prediction with it, on a patch of the test split.
+PATCH := $(DEMO)/data/sen12ms/ROIs1970_fall
 demo: $(READY)
 	$(BIN)/python -m tfrecords_builder --dataset sen12ms --synthesize 240 --input $(DEMO)/data/sen12ms --output $(DEMO)/records
 	$(BIN)/python -m tfrecords_builder verify $(DEMO)/records
@@ -22,9 +23,8 @@ demo: $(READY)
 	$(BIN)/python -m tfrecords_builder stats $(DEMO)/records
 	$(BIN)/python -m experiments.classify --flagfile=experiments/configs/demo.flags --records=$(DEMO)/records --run_dir=$(DEMO)/run
 	cat $(DEMO)/run/report.md
-	cd $(DEMO)/data/sen12ms && patch=$$(ls -d ROIs*/s2_*/*.tif | head -1) && \
-	$(BIN)/python -m experiments.predict --export ../../run/export --layout sen12ms \
-	  --scene s2=$$patch,s1=$$(dirname $$(dirname $$patch))/$$(basename $$(dirname $$patch) | sed s/s2_/s1_/)/$$(basename $$patch | sed s/_s2_/_s1_/)
+	$(BIN)/python -m experiments.predict --export $(DEMO)/run/export --layout sen12ms \
+	  --scene s2=$(PATCH)/s2_141/ROIs1970_fall_s2_141_p1.tif,s1=$(PATCH)/s1_141/ROIs1970_fall_s1_141_p1.tif
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

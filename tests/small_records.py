@@ -1,8 +1,9 @@
-"""A data set of random 16x16 patches with every kind of label, made in memory: records for the tests of reading and training."""
+"""Random 16x16 patches with every kind of label, made in memory, and a small encoder: for tests of reading and training."""
 
 import zlib
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 
 from tfrecords_builder.writer import write
@@ -56,3 +57,11 @@ def write_records(folder, **counts):
     """Records with as many patches per split as `counts` says, in several shards."""
     keys = {split: [f"{split}_{number}" for number in range(count)] for split, count in counts.items()}
     return write(SmallPatches(), folder, folder, keys, shard_mb=0.1)
+
+
+def encoder(channels, name):
+    """Convolution and batch normalisation, trained in a second; for `registry.MODELS` as small_records:encoder."""
+    image = keras.Input((None, None, channels))
+    x = keras.layers.Conv2D(8, 3, 2, padding="same", kernel_initializer="he_normal", use_bias=False)(image)
+    x = keras.layers.BatchNormalization(momentum=0.9)(x)
+    return keras.Model(image, keras.layers.ReLU()(x), name=name)

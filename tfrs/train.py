@@ -42,6 +42,7 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
         model = assemble.model(experiment, records, task)
         optimizer = assemble.optimizer(experiment, -(-records.count("train") // experiment.batch_size))
         optimizer.build(model.trainable_variables)
+    assemble.batches(experiment, records, task, "train", training=True)  # wrong settings show before a folder is made
     experiment, folder = open_run(experiment, kind)
     if (folder / REPORT).exists():
         print(f"run {folder} is finished already: nothing to train")

@@ -1,0 +1,127 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import scipy.special
+from small_records import write_records
+
+from tfrs import assemble
+from tfrs.experiment import Experiment
+from tfrs.export import export
+from tfrs.labels import IGBP_SIMPLIFIED
+from tfrs.models.normalize import Normalize
+
+BANDS = {"s2": ("B12", "B03", "B8A"), "s1": ("VH", "VV")}
+POSITIONS = {"s2": [11, 2, 12], "s1": [1, 0]}  # in the file, where B8A comes last
+SERVE = """
+import json, sys
+import numpy as np
+import tensorflow as tf
+
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+images = np.load(sys.argv[2])
+found = serve(**{name: tf.constant(images[name]) for name in images})
+assert not {name for name in sys.modules if name.split(".")[0] == "tfrs"}
+takes = {name: [spec.shape.as_list(), spec.dtype.name] for name, spec in serve.structured_input_signature[1].items()}
+print(json.dumps({"takes": takes, "gives": {name: value.numpy().tolist() for name, value in found.items()}}))
+"""
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return write_records(tmp_path_factory.mktemp("records"), train=20, val=5, test=5)
+
+
+@pytest.fixture(scope="module")
+def raw(records):
+    """Every patch of the training split as the records hold it, in file order."""
+    samples = list(records.samples("train"))
+    return {name: np.stack([sample[name] for sample in samples]) for name in ("s2", "s1")}
+
+
+def known_model(raw):
+    """Normalised values, mean over the pixels, one dense layer; and the same by NumPy."""
+    rng = np.random.default_rng(0)
+    kernel, bias = rng.normal(size=(5, 10)).astype("float32"), rng.normal(size=10).astype("float32")
+    chosen = {name: raw[name][:, positions].astype(float) for name, positions in POSITIONS.items()}
+    mean, std = ({name: getattr(v, how)(axis=(0, 2, 3)) for name, v in chosen.items()} for how in ("mean", "std"))
+    inputs = {name: keras.Input((len(b), None, None), dtype=raw[name].dtype.name, name=name) for name, b in BANDS.items()}
+    planes = [Normalize(mean[name], std[name])(image) for name, image in inputs.items()]
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Concatenate()(planes))
+    dense = keras.layers.Dense(10)
+    model = keras.Model(inputs, dense(pooled))
+    dense.set_weights([kernel, bias])
+    scored = [(chosen[name].mean(axis=(2, 3)) - mean[name]) / std[name] for name in BANDS]
+    return model, np.concatenate(scored, axis=1) @ kernel + bias
+
+
+@pytest.fixture(scope="module", params=["single_label", "multi_label"])
+def exported(request, records, raw, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    experiment = Experiment(input="B12,B03,B8A,VH,VV", task=request.param, run_dir=str(folder))
+    model, logits = known_model(raw)
+    task = assemble.task(experiment, records)
+    made = export(experiment, folder, records, task, model, {"average_f1": 0.5, "per_class": {"Forest": {"f1": None}}})
+    assert made == folder / "export" and [path.name for path in folder.iterdir()] == ["export"]
+    return experiment, made, logits
+
+
+def serve(folder, images, path):
+    """Run an export in a process that knows nothing but TensorFlow."""
+    np.savez(path, **images)
+    command = [sys.executable, "-c", SERVE, str(folder), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_raw_values_in_probabilities_out(exported, raw, tmp_path):
+    experiment, folder, logits = exported
+    images = {name: raw[name][:, positions] for name, positions in POSITIONS.items()}
+    assert images["s2"].dtype == np.uint16 and images["s1"].dtype == np.float32
+    found = serve(folder, images, tmp_path / "images.npz")
+    assert found["takes"] == {"s2": [[None, 3, None, None], "uint16"], "s1": [[None, 2, None, None], "float32"]}
+    assert list(found["gives"]) == ["probabilities"]
+    expected = scipy.special.softmax(logits, axis=1) if experiment.task == "single_label" else scipy.special.expit(logits)
+    np.testing.assert_allclose(found["gives"]["probabilities"], expected, rtol=1e-3, atol=1e-5)
+    if experiment.task == "single_label":
+        np.testing.assert_allclose(np.sum(found["gives"]["probabilities"], axis=1), 1, rtol=1e-5)
+
+
+def test_card(exported, records, raw):
+    experiment, folder, _ = exported
+    card = json.loads((folder / "card.json").read_text(), parse_constant=pytest.fail)
+    assert card["task"] == experiment.task and card["model"] == "resnet50"
+    assert {name: tuple(sensor["bands"]) for name, sensor in card["inputs"].items()} == BANDS
+    assert [card["inputs"][name]["dtype"] for name in BANDS] == ["uint16", "float32"]
+    assert [card["inputs"][name]["unit"] for name in BANDS] == ["digital number (reflectance x 10,000)", "decibel"]
+    assert [entry["name"] for entry in card["classes"]] == list(IGBP_SIMPLIFIED.classes)
+    assert card["classes"][9] == {"name": "Water", "number": 10, "color": "#1c0dff"}
+    assert card["scheme"] == "igbp_simplified" and card["patch_size"] == 16 and card["normalization"] == "records"
+    assert card["scores"] == {"average_f1": 0.5, "per_class": {"Forest": {"f1": None}}}
+    assert card["data"]["dataset"] == "small" and card["data"]["spec"]["patches"] == {"train": 20, "val": 5, "test": 5}
+    assert Experiment.from_flags("\n".join(card["flags"])) == experiment
+    assert card["versions"]["keras"] == keras.__version__
+    for name, positions in POSITIONS.items():
+        for band, position in zip(BANDS[name], positions, strict=True):
+            pixels = raw[name][:, position].astype(float)
+            found = card["statistics"][name][band]
+            assert [found["mean"], found["std"]] == pytest.approx([pixels.mean(), pixels.std()], rel=1e-6)
+    assert set(card["statistics"]["s2"]) == set(BANDS["s2"])
+
+
+def test_export_again_takes_the_place_of_the_first(records, raw, tmp_path):
+    experiment = Experiment(input="B12,B03,B8A,VH,VV", task="single_label", run_dir=str(tmp_path))
+    task, (model, _) = assemble.task(experiment, records), known_model(raw)
+    (tmp_path / "export.tmp").mkdir()
+    (tmp_path / "export.tmp" / "of_an_interrupted_one").touch()
+    for scores in ({"average_f1": 0.1}, {"average_f1": 0.2}):
+        export(experiment, tmp_path, records, task, model, scores)
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert sorted(path.name for path in (tmp_path / "export").iterdir()) == [
+        *("assets", "card.json", "fingerprint.pb", "saved_model.pb", "variables")
+    ]
+    assert json.loads((tmp_path / "export" / "card.json").read_text())["scores"] == {"average_f1": 0.2}

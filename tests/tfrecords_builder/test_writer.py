@@ -1,0 +1,346 @@
+import fcntl
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_records import SmallPatches
+
+from tfrecords_builder import metadata, writer
+from tfrecords_builder.plan import plan
+from tfrecords_builder.verify import find_problems
+from tfrecords_builder.writer import write
+from tfrs.datasets.eurosat import EuroSat
+from tfrs.errors import BadPatch, UserError
+from tfrs.geotiff import Raster
+from tfrs.records import Records
+
+SHARD_MB = 1
+TRAIN = [f"eurosat-train.tfrecord-{i:05}-of-00003" for i in range(3)]
+VAL, TEST = (f"eurosat-{split}.tfrecord-00000-of-00001" for split in ("val", "test"))
+FILES = {
+    *TRAIN,
+    VAL,
+    TEST,
+    *(f"index-{split}.npy" for split in ("train", "val", "test")),
+    "manifest.json",
+    "quarantine.jsonl",
+    "dataset_info.json",
+    "features.json",
+    "label.labels.txt",
+}
+
+
+@pytest.fixture(scope="module")
+def root(eurosat_tree, tmp_path_factory):
+    """40 patches of four classes, of which one train patch is truncated."""
+    copy = shutil.copytree(eurosat_tree[0], tmp_path_factory.mktemp("data") / "eurosat")
+    path = copy / "EuroSAT_MS" / "River" / f"{bad_key(copy)}.tif"
+    path.write_bytes(path.read_bytes()[:60_000])
+    return copy
+
+
+def bad_key(root):
+    return next(key for key in EuroSat().index(root, "train") if key.startswith("River"))
+
+
+def build(root, out, **options):
+    splits = plan(EuroSat(), root, limit=options.pop("limit", None))
+    return write(EuroSat(), root, out, splits, **{"shard_mb": SHARD_MB, **options})
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def sound(root, tmp_path_factory):
+    """Every file of the records that one worker wrote without a break."""
+    return contents(build(root, tmp_path_factory.mktemp("sound")).directory)
+
+
+def test_files(sound, root, tmp_path):
+    assert sound.keys() == FILES
+    directory = build(root, tmp_path / "new" / "records").directory
+    assert directory == tmp_path / "new" / "records" / "eurosat" / "1.0.0"
+    assert {path.name for path in directory.iterdir()} == FILES  # no .build
+    assert find_problems(Records(directory)) == []
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_bytes_do_not_depend_on_workers(sound, root, tmp_path, workers):
+    assert contents(build(root, tmp_path, workers=workers).directory) == sound
+
+
+def test_bytes_do_not_depend_on_where_the_data_are(sound, root, tmp_path, monkeypatch):
+    moved = shutil.copytree(root, tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    assert contents(build(Path("moved"), Path("out")).directory) == sound
+    assert moved.exists()
+
+
+def interrupt(monkeypatch, owner, name, after):
+    """Let the call number `after` of a function be interrupted; count the calls."""
+    calls, function = [], getattr(owner, name)
+
+    def counted(*arguments):
+        calls.append(arguments)
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "after", "shards"),
+    [
+        (EuroSat, "read", 1, 0),
+        (EuroSat, "read", 4, 0),
+        (writer, "write_shard", 2, 1),
+        (EuroSat, "read", 25, 2),
+        (writer.metadata, "finish", 1, 5),
+        (metadata, "_write_tfds", 1, 5),
+    ],
+)
+def test_interrupted_build_goes_on(sound, root, tmp_path, monkeypatch, owner, name, after, shards):
+    with monkeypatch.context() as patch:
+        interrupt(patch, owner, name, after)
+        with pytest.raises(KeyboardInterrupt):
+            build(root, tmp_path)
+    directory = tmp_path / "eurosat" / "1.0.0"
+    assert not list(directory.rglob("*.tmp"))
+    assert len(list(directory.glob("*.tfrecord-*"))) == shards
+    with pytest.raises(UserError, match="the build has not finished"):
+        Records(directory)
+    read = interrupt(monkeypatch, EuroSat, "read", None)
+    assert contents(build(root, tmp_path, workers=1).directory) == sound
+    assert len(read) == 40 - sum(Records(directory).index(split)["shard"].size for split in ()) - finished(sound, shards)
+
+
+def finished(sound, shards):
+    """Patches of the first shards: their records, and the bad patch where it was among them."""
+    manifest = json.loads(sound["manifest.json"])
+    sizes = [shard["records"] for split in manifest["splits"].values() for shard in split["shards"]]
+    return sum(sizes[:shards]) + (40 - sum(sizes) if shards == 5 else 0)
+
+
+def test_remains_of_a_killed_build_are_replaced(sound, root, tmp_path, monkeypatch):
+    """What a lost process leaves: parts of a shard, an index without a result, a shard without a result, a cut shard."""
+    with monkeypatch.context() as patch:
+        interrupt(patch, writer, "write_shard", 3)
+        with pytest.raises(KeyboardInterrupt):
+            build(root, tmp_path)
+    directory = tmp_path / "eurosat" / "1.0.0"
+    (directory / TRAIN[0]).write_bytes(sound[TRAIN[0]][:-1])
+    (directory / ".build" / f"{TRAIN[1]}.json").unlink()
+    (directory / f"{TRAIN[2]}.tmp").write_bytes(b"part")
+    (directory / ".build" / f"{TRAIN[2]}.json.tmp").write_bytes(b"{")
+    (directory / ".build" / f"{VAL}.npy").write_bytes(b"part")
+    (directory / VAL).write_bytes(b"part")
+    assert contents(build(root, tmp_path).directory) == sound
+
+
+def test_repeated_build_does_nothing(sound, root, tmp_path, monkeypatch):
+    directory = build(root, tmp_path).directory
+    read = interrupt(monkeypatch, EuroSat, "read", None)
+    assert build(root, tmp_path, workers=3).directory == directory
+    assert not read
+    assert contents(directory) == sound
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        ({"shard_mb": 2}, "shard_mb: 1 there, 2 asked for"),
+        ({"limit": 3}, "patches: {'train': 32, 'val': 4, 'test': 4} there, {'train': 3, 'val': 3, 'test': 3} asked for"),
+        ({"options": {"seed": 4}}, "seed: 0 there, 4 asked for"),
+        ({"options": {"val_fraction": 0.2}}, "val_fraction: None there, 0.2 asked for"),
+    ],
+)
+@pytest.mark.parametrize("complete", [True, False])
+def test_another_build_in_the_same_place_is_refused(root, tmp_path, monkeypatch, options, difference, complete):
+    with monkeypatch.context() as patch:
+        if complete:
+            build(root, tmp_path)
+        else:
+            interrupt(patch, writer, "write_shard", 2)
+            with pytest.raises(KeyboardInterrupt):
+                build(root, tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(UserError) as error:
+        build(root, tmp_path, **options)
+    assert str(error.value).startswith(f"{tmp_path}/eurosat/1.0.0 holds other records (")
+    assert difference in str(error.value)
+    assert "give --overwrite to replace them, or another --output" in str(error.value)
+    after = contents(tmp_path)
+    assert {name: data for name, data in after.items() if not name.endswith("lock")} == {
+        name: data for name, data in before.items() if not name.endswith("lock")
+    }
+
+
+def test_other_patches_of_the_same_number_are_other_records(root, tmp_path):
+    build(root, tmp_path)
+    splits = plan(EuroSat(), root)
+    splits["val"], splits["test"] = splits["test"], splits["val"]
+    with pytest.raises(UserError, match=r"holds other records \(keys: "):
+        write(EuroSat(), root, tmp_path, splits, shard_mb=SHARD_MB)
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_overwrite_leaves_nothing_of_the_old(sound, root, tmp_path, monkeypatch, complete):
+    with monkeypatch.context() as patch:
+        if not complete:
+            interrupt(patch, metadata, "_write_tfds", 1)
+            with pytest.raises(KeyboardInterrupt):
+                build(root, tmp_path, shard_mb=0.3)
+        else:
+            build(root, tmp_path, shard_mb=0.3)
+    assert contents(build(root, tmp_path, overwrite=True).directory) == sound
+
+
+def test_two_builds_at_once_are_refused(sound, root, tmp_path):
+    folder = tmp_path / "eurosat" / "1.0.0" / ".build"
+    folder.mkdir(parents=True)
+    with open(folder / "lock", "w") as held:
+        held.write("4711")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for overwrite in (False, True):
+            with pytest.raises(UserError, match=r"eurosat/1\.0\.0: another build is writing here \(process 4711\)$"):
+                build(root, tmp_path, overwrite=overwrite)
+        assert contents(tmp_path) == {"eurosat/1.0.0/.build/lock": b"4711"}
+    assert contents(build(root, tmp_path).directory) == sound  # a lock without an owner is no lock
+
+
+FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full, the file on which every write finds the disk full")
+
+
+@FULL
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        (TRAIN[1], TRAIN[1]),
+        (f".build/{TRAIN[1]}.json", TRAIN[1]),
+        ("index-val.npy", "1.0.0"),
+        ("quarantine.jsonl", "1.0.0"),
+        ("features.json", "1.0.0"),
+        ("manifest.json", "1.0.0"),
+    ],
+)
+def test_full_disk(sound, root, tmp_path, file, named):
+    directory = tmp_path / "eurosat" / "1.0.0"
+    (directory / ".build").mkdir(parents=True)
+    (directory / f"{file}.tmp").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=rf"{re.escape(named)}: the disk is full; free some space and run the same command"):
+        build(root, tmp_path)
+    assert not list(directory.rglob("*.tmp"))
+    assert not (directory / "manifest.json").exists()
+    assert contents(build(root, tmp_path).directory) == sound
+
+
+def test_place_that_cannot_be_written(root, tmp_path):
+    (tmp_path / "eurosat").write_text("a file")
+    with pytest.raises(UserError, match=r"eurosat.*: Not a directory; finished shards are kept"):
+        build(root, tmp_path)
+
+
+def test_manifest_counts_and_statistics_are_those_of_the_sources(sound, root, eurosat_tree):
+    manifest, splits, bad = json.loads(sound["manifest.json"]), plan(EuroSat(), root), bad_key(root)
+    classes = ["AnnualCrop", "Highway", "River", "SeaLake"]
+    for split, keys in splits.items():
+        kept = [key for key in keys if key != bad]
+        stated = manifest["splits"][split]
+        assert stated["records"] == len(kept) == sum(shard["records"] for shard in stated["shards"])
+        assert [shard["bytes"] for shard in stated["shards"]] == [len(sound[shard["name"]]) for shard in stated["shards"]]
+        counts = dict(zip(manifest["schema"]["schemes"]["eurosat"]["classes"], stated["classes"]["label"], strict=True))
+        assert {name: count for name, count in counts.items() if count} == {
+            name: sum(key.startswith(name) for key in kept) for name in classes
+        }
+    pixels = np.stack([eurosat_tree[1][key].data for key in splits["train"] if key != bad]).astype(np.float64)
+    bands = "B01 B02 B03 B04 B05 B06 B07 B08 B09 B10 B11 B12 B8A".split()
+    assert list(manifest["statistics"]["s2"]) == bands
+    for row, values in zip(manifest["statistics"]["s2"].values(), pixels.transpose(1, 0, 2, 3), strict=True):
+        assert (row["count"], row["min"], row["max"]) == (values.size, values.min(), values.max())
+        np.testing.assert_allclose([row["mean"], row["std"]], [values.mean(), values.std()], rtol=1e-12)
+    assert manifest["quarantined"] == 1
+    assert [json.loads(line) for line in sound["quarantine.jsonl"].splitlines()] == [
+        {"key": bad, "split": "train", "path": f"EuroSAT_MS/River/{bad}.tif", "reason": json.loads(sound["quarantine.jsonl"])["reason"]}
+    ]
+
+
+def test_statistics_of_several_sensors_and_labels(tmp_path):
+    splits = {"train": [f"t{i}" for i in range(20)], "val": ["v0", "v1", "v2"]}
+    manifest = write(SmallPatches(), tmp_path, tmp_path / "out", splits, shard_mb=0.05).manifest
+    assert len(manifest["splits"]["train"]["shards"]) > 1
+    samples = {split: [SmallPatches().read(None, key) for key in keys] for split, keys in splits.items()}
+    for sensor in ("s2", "s1"):
+        pixels = np.stack([sample[sensor] for sample in samples["train"]]).astype(np.float64)
+        rows = list(manifest["statistics"][sensor].values())
+        np.testing.assert_allclose([row["mean"] for row in rows], pixels.mean(axis=(0, 2, 3)), rtol=1e-12)
+        np.testing.assert_allclose([row["std"] for row in rows], pixels.std(axis=(0, 2, 3)), rtol=1e-12)
+    for split, read in samples.items():
+        classes = manifest["splits"][split]["classes"]
+        np.testing.assert_allclose(classes["fractions"], np.mean([sample["fractions"] for sample in read], 0), rtol=1e-6)
+        assert classes["labels"] == [sum(i in sample["labels"] for sample in read) for i in range(10)]
+        assert classes["label"] == [sum(i == sample["label"] for sample in read) for i in range(10)]
+
+
+@pytest.mark.parametrize(("shard_mb", "shards"), [(1000, 1), (0.175, 10), (0.001, 100)])
+def test_shards_have_about_the_size_asked_for(tmp_path, shard_mb, shards):
+    """A patch has 13 * 16 * 16 * 2 + 2 * 16 * 16 * 4 = 8704 bytes of pixels."""
+    records = write(SmallPatches(), tmp_path, tmp_path, {"train": [f"t{i}" for i in range(100)]}, shard_mb=shard_mb)
+    sizes = [shard["records"] for shard in records.manifest["splits"]["train"]["shards"]]
+    assert len(sizes) == pytest.approx(100 * 8704 / (shard_mb * 1e6), rel=0.3) or len(sizes) in (1, 100)
+    assert (len(sizes), sum(sizes), max(sizes) - min(sizes)) == (shards, 100, pytest.approx(0, abs=1))
+
+
+def test_nothing_to_write(root, tmp_path):
+    for splits in ({}, {"train": [], "val": []}):
+        with pytest.raises(UserError, match="no patch in any split; nothing to write"):
+            write(EuroSat(), root, tmp_path / "out", splits)
+    assert not (tmp_path / "out").exists()
+
+
+@dataclass(frozen=True)
+class Troubled(SmallPatches):
+    """A data set with patches of which every other cannot be read, or which end the process that reads them."""
+
+    def read(self, root, key):
+        if key.startswith("bad"):
+            raise BadPatch(f"/elsewhere/{key}.tif", "truncated")
+        if key.startswith("deadly"):
+            os._exit(9)
+        return super().read(root, key)
+
+
+def test_a_split_without_a_good_patch(tmp_path):
+    records = write(Troubled(), tmp_path, tmp_path, {"train": ["a", "bad_1"], "val": ["bad_2", "bad_3"]})
+    assert {split: records.count(split) for split in ("train", "val")} == {"train": 1, "val": 0}
+    assert (list(records.samples("val")), records.manifest["quarantined"]) == ([], 3)
+    assert find_problems(records) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_good_patch_at_all(tmp_path, workers):
+    splits = {"train": [f"bad_{i}" for i in range(30)], "val": ["bad_val"]}
+    with pytest.raises(UserError, match=r"none of 31 patches could be read; the first, .*elsewhere/bad_0\.tif: truncated"):
+        write(Troubled(), tmp_path, tmp_path, splits, shard_mb=0.05, workers=workers)
+    assert contents(tmp_path) == {}
+
+
+def test_a_worker_that_dies_is_reported_and_finished_shards_stay(tmp_path):
+    splits = {"train": [f"t{i}" for i in range(39)] + ["deadly"]}
+    with pytest.raises(UserError, match=r"a worker process died .*; finished shards are kept: run the same command again"):
+        write(Troubled(), tmp_path, tmp_path, splits, shard_mb=0.04, workers=2)
+    assert list(tmp_path.rglob("*.tfrecord-?????-of-?????"))
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_raster_fields_keep_their_type_in_the_source(eurosat_tree):
+    assert all(isinstance(raster, Raster) and raster.data.dtype == np.uint16 for raster in eurosat_tree[1].values())
