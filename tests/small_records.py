@@ -1,5 +1,6 @@
 """Random 16x16 patches with every kind of label, made in memory, and a small encoder: for tests of reading and training."""
 
+import csv
 import zlib
 from dataclasses import dataclass
 
@@ -10,11 +11,13 @@ from tfrecords_builder.writer import write
 from tfrs.datasets.base import Dataset
 from tfrs.datasets.eurosat import FILE_BANDS
 from tfrs.datasets.sen12ms import labels_of
+from tfrs.experiment import Experiment
 from tfrs.labels import IGBP, IGBP_SIMPLIFIED
 from tfrs.schema import Field, Schema
 from tfrs.sensors import sentinel1, sentinel2
 
 SIZE = 16
+TIMES = ("seconds", "images_per_second")
 
 
 @dataclass(frozen=True)
@@ -65,3 +68,15 @@ def encoder(channels, name):
     x = keras.layers.Conv2D(8, 3, 2, padding="same", kernel_initializer="he_normal", use_bias=False)(image)
     x = keras.layers.BatchNormalization(momentum=0.9)(x)
     return keras.Model(image, keras.layers.ReLU()(x), name=name)
+
+
+def settings(records, folder, **changes):
+    """A short run of the small encoder, once `registry.MODELS` calls it "tiny"."""
+    given = {"model": "tiny", "input": "s1s2", "task": "single_label", "batch_size": 8, "epochs": 3, **changes}
+    return Experiment(records=str(records.directory), run_dir=str(folder), **given)
+
+
+def history(folder):
+    """Rows of `history.csv` but for what a clock says."""
+    with open(folder / "history.csv", newline="") as file:
+        return [{name: float(value) for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]

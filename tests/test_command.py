@@ -1,7 +1,6 @@
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -64,18 +63,26 @@ def test_flags_from_a_file(program, tmp_path):
     [
         ("raise UserError('data: no such file; give --input')", "error: data: no such file; give --input\n"),
         ("raise BadPatch('a.tif', 'truncated')", "error: a.tif: truncated\n"),
-        ("command.no_arguments(arguments)", "error: unexpected argument 'sen12ms'; write flags as --name=value (see thing.py --help)\n"),
+        ("open('no/file', 'w')", "error: no/file: No such file or directory\n"),
+        ("raise OSError(28, 'as the system says')", "error: cannot write: No space left on device\n"),
+        (
+            "command.no_arguments(arguments)",
+            "error: unexpected argument 'sen12ms'; write flags as --name=value (see thing.py --help)\n",
+        ),
     ],
 )
 def test_user_errors_are_one_line(program, body, line):
     assert outcome(program(body, "sen12ms")) == (1, "", line)
 
 
-def test_errors_of_the_program_keep_their_traceback(program):
-    result = program("[][0]")
+@pytest.mark.parametrize(
+    ("body", "error"), [("[][0]", "IndexError"), ("raise OSError('of a library')", "OSError: of a library")]
+)
+def test_errors_of_the_program_keep_their_traceback(program, body, error):
+    result = program(body)
     assert result.returncode == 1
     assert "Traceback" in result.stderr
-    assert "IndexError" in result.stderr
+    assert error in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -110,7 +117,7 @@ def test_help(program, flag):
         "",
         "Flags:",
         "  --seed: seed of everything (default: 7)",
-        "  --input: channels (default: s2_ms)",
+        "  --input: <s2_ms|s2_rgb>: channels (default: s2_ms)",
         "  --augment: augmentations (default: dihedral,noise:0.1)",
         "  --none: nothing",
         "  --[no]overwrite: replace what is there",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tfrs.errors import UserError
-from tfrs.experiment import REPORT, Experiment, open_run, read_run
+from tfrs.experiment import Experiment, open_run, read_run
 
 # A value of every kind of setting that a careless reader would change.
 CHANGES = {
@@ -91,7 +91,9 @@ def test_unfinished_run_of_the_same_settings_is_continued(tmp_path, monkeypatch)
     for name, experiment in ((begun, SAME), (other, dataclasses.replace(SAME, seed=1))):
         open_run(dataclasses.replace(experiment, run_dir=name), "classify")
     assert open_run(SAME, "classify")[1] == Path(begun)
-    (Path(begun) / REPORT).write_text("{}")
+    (Path(begun) / "report.json").write_text("{}")
+    (Path(begun) / "export").mkdir()
+    (Path(begun) / "export" / "card.json").write_text("{}")
     assert open_run(SAME, "classify")[1] not in (Path(begun), Path(other))
 
 
@@ -150,5 +152,3 @@ def test_classify_refuses_in_one_line_without_tensorflow(tmp_path):
         (line,) = done.stderr.splitlines()
         assert done.returncode == status and line.startswith(message)
     assert os.listdir(tmp_path) == []
-
-

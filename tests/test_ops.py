@@ -194,6 +194,8 @@ def test_splitmix64_as_published():
         ("dihedrl", SCALES, r"unknown augmentation 'dihedrl'\. Did you mean 'dihedral'\?"),
         ("crop", SCALES, r"augmentation 'crop' needs a number, e\.g\. crop:64"),
         ("crop:", SCALES, r"augmentation 'crop' needs a number"),
+        ("crop:0", SCALES, r"crop:0"),
+        ("crop:-8", SCALES, r"crop:-8"),
         ("noise:loud", SCALES, r"augmentation 'noise:loud': could not convert string to float: 'loud'"),
         ("modality_dropout", {"s2": SCALES["s2"]}, r"modality_dropout needs an input of several sensors; this one has s2"),
     ],

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from small_records import SIZE, write_records
 
-from tfrs import ops, pipeline, tasks
+from tfrs import pipeline, tasks
 from tfrs.errors import UserError
 from tfrs.records import Records, open_shard
 from tfrs.sensors import S2_BANDS

@@ -44,7 +44,9 @@ def test_confusion_of_multi_labels_is_in_patches():
     matrix[4] = [[9, 2], [1, 8]]  # TN FP, FN TP
     figure = plots.confusion(matrix, IGBP_SIMPLIFIED)
     axes = figure.axes[0]
-    found, missed, wrong = (next(bar for bar in bars if bar.get_width()) for bars in axes.containers if hasattr(bars, "patches"))
+    found, missed, wrong = (
+        next(bar for bar in bars if bar.get_width()) for bars in axes.containers if hasattr(bars, "patches")
+    )
     assert [(bar.get_x(), bar.get_width()) for bar in (found, missed, wrong)] == [(0, 8), (8, 1), (9, 2)]
     assert labels(axes.get_yticklabels()) == list(IGBP_SIMPLIFIED.classes)
     assert texts(axes) == ["8", "1", "2"]

@@ -104,8 +104,7 @@ def test_every_damaged_byte_is_found(tmp_path):
 
 def test_unchecked_data_are_not_read(tmp_path):
     path = tmp_path / "shard"
-    head, data, crc = records.frame(b"data")
-    path.write_bytes(head + b"dota" + crc)
+    path.write_bytes(framed([b"data"]).replace(b"data", b"dota"))
     assert list(records.frames(path, check=False)) == [(12, 16)]
 
 

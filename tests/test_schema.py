@@ -49,7 +49,9 @@ def schemas_and_samples(draw):
         classes = len(SCHEMES[scheme].classes)
         if kind in ("raster", "vector"):
             dtype = draw(st.sampled_from(["uint8", "int16", "uint16", "int32", "int64", "float32", "float64"]))
-            shape = draw(hnp.array_shapes(min_dims=3, max_dims=3, max_side=4) if kind == "raster" else hnp.array_shapes(max_dims=1))
+            shape = draw(
+                hnp.array_shapes(min_dims=3, max_dims=3, max_side=4) if kind == "raster" else hnp.array_shapes(max_dims=1)
+            )
             fields[name], values[name] = Field(kind, dtype, shape), draw(hnp.arrays(dtype, shape))
         elif kind == "text":
             fields[name], values[name] = Field(kind), draw(st.text())

@@ -9,9 +9,9 @@ from tfrs import sensors
 from tfrs.errors import UserError
 from tfrs.sensors import Sensor
 
-ESA = "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B10 B11 B12".split()
-EUROSAT_FILE = "B01 B02 B03 B04 B05 B06 B07 B08 B09 B10 B11 B12 B8A".split()
-SURFACE = "B02 B03 B04 B05 B06 B07 B08 B8A B11 B12".split()
+ESA = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12"]
+EUROSAT_FILE = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A"]
+SURFACE = ["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"]
 
 
 def optical(bands):

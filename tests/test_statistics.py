@@ -13,8 +13,10 @@ from tfrs.statistics import PUBLISHED, BandStatistics
 shapes = st.tuples(st.just(2), st.integers(1, 5), st.integers(1, 5))
 decibels = st.floats(-60, 30, width=32) | st.just(float("nan")) | st.just(-32768.0)
 images = shapes.flatmap(
-    lambda shape: hnp.arrays(np.float32, shape, elements=decibels)
-    | hnp.arrays(np.uint16, shape, elements=st.integers(0, 3) | st.integers(0, 65535))
+    lambda shape: (
+        hnp.arrays(np.float32, shape, elements=decibels)
+        | hnp.arrays(np.uint16, shape, elements=st.integers(0, 3) | st.integers(0, 65535))
+    )
 )
 
 

@@ -111,9 +111,8 @@ def test_multi_label_loss_is_the_mean_binary_cross_entropy():
     assert loss.shape == (5,)
     probability = 1 / (1 + np.exp(-logits.astype(float)))
     for row in range(5):
-        expected = np.mean(
-            [sklearn.metrics.log_loss([t], [[1 - p, p]], labels=[0, 1]) for t, p in zip(target[row], probability[row])]
-        )
+        pairs = zip(target[row], probability[row], strict=True)
+        expected = np.mean([sklearn.metrics.log_loss([t], [[1 - p, p]], labels=[0, 1]) for t, p in pairs])
         assert loss[row] == pytest.approx(expected, rel=1e-5)
     # By hand: logit 0 costs log 2 whatever is true, logit 2 costs log(1 + e^-2) or 2 more.
     by_hand = create("", ONLY_LABELS).loss(tf.constant([[1.0, 0.0, 1.0, 0.0]]), tf.constant([[0.0, 0.0, 2.0, 2.0]]))

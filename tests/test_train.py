@@ -1,4 +1,3 @@
-import csv
 import dataclasses
 import json
 import math
@@ -12,10 +11,10 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import tensorflow as tf
-from small_records import write_records
+from small_records import history, settings, write_records
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tfrs import assemble, board, evaluate, registry, train
+from tfrs import registry, train
 from tfrs.errors import UserError
 from tfrs.experiment import Experiment
 from tfrs.labels import EUROSAT, IGBP_SIMPLIFIED
@@ -23,9 +22,6 @@ from tfrs.tasks import SingleLabel
 
 ROOT = Path(__file__).parents[1]
 TRAIN = 20
-TIMES = ("seconds", "images_per_second")
-# Everything that draws random numbers, and a learning rate that depends on the step.
-RANDOM = {"augment": ("dihedral", "noise:0.2"), "dropout": 0.4, "schedule": "cosine", "warmup_epochs": 0.5, "optimizer": "adamw"}
 
 
 @pytest.fixture(scope="module")
@@ -36,44 +32,6 @@ def records(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setitem(registry.MODELS, "tiny", "small_records:encoder")
-
-
-def settings(records, folder, **changes):
-    given = {"model": "tiny", "input": "s1s2", "task": "single_label", "batch_size": 8, "epochs": 3, **changes}
-    return Experiment(records=str(records.directory), run_dir=str(folder), **given)
-
-
-def history(folder):
-    with open(folder / "history.csv", newline="") as file:
-        return [{name: float(value) for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
-
-
-def saved(folder):
-    """Every variable of the last checkpoint: weights, moving averages, optimizer, epoch, best score, seeds."""
-    reader = tf.train.load_checkpoint(str(folder / "checkpoints"))
-    return {
-        name: reader.get_tensor(name) for name in reader.get_variable_to_dtype_map() if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
-    }
-
-
-def scored(monkeypatch, *values):
-    """Make these the validation scores of the epochs that follow."""
-    left, real = list(values), train.metrics.scores
-    monkeypatch.setattr(train.metrics, "scores", lambda *a: {**real(*a), **({"average_f1": left.pop(0)} if left else {})})
-
-
-def interrupt(monkeypatch, owner, name, at):
-    """Interrupt the `at`-th call of a function, after it is done."""
-    calls, real = [], getattr(owner, name)
-
-    def call(*arguments, **options):
-        result = real(*arguments, **options)
-        calls.append(1)
-        if len(calls) == at:
-            raise KeyboardInterrupt
-        return result
-
-    monkeypatch.setattr(owner, name, call)
 
 
 def test_step_is_adam_with_coupled_decay():
@@ -110,16 +68,6 @@ def test_step_is_adam_with_coupled_decay():
             values[i] = values[i] - rate * scale * first[i] / (np.sqrt(second[i]) + epsilon)
     for found, expected in zip(model.get_weights(), values, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_batch_of_padding_only_on_one_device_is_no_division_by_zero():
-    """The weight is summed over all devices first."""
-    image = keras.Input((2, 3, 3), name="s1")
-    model = keras.Model({"s1": image}, keras.layers.Dense(10)(keras.layers.Flatten()(image)))
-    optimizer = keras.optimizers.SGD(0.1)
-    step = train.make_train_step(tf.distribute.get_strategy(), model, optimizer, SingleLabel(EUROSAT, ("label",)), 0.0)
-    weight = tf.constant([1.0, 0, 0, 0])
-    assert math.isfinite(float(step({"s1": tf.zeros((4, 2, 3, 3))}, tf.zeros(4, tf.int64), weight)))
 
 
 TWO_REPLICAS = """
@@ -224,7 +172,9 @@ def test_run_directory_holds_what_the_contract_says(finished):
     assert {"card.json", "saved_model.pb"} <= {path.name for path in (folder / "export").iterdir()}
     report = json.loads((folder / "report.json").read_text())
     assert scores == {name: value for name, value in report.items() if isinstance(value, float)}
-    assert {"average_f1", "overall_f1", "weighted_f1", "overall_accuracy", "average_accuracy", "kappa", "mean_iou"} <= set(scores)
+    assert {"average_f1", "overall_f1", "weighted_f1", "overall_accuracy", "average_accuracy", "kappa", "mean_iou"} <= set(
+        scores
+    )
     assert json.loads((folder / "export" / "card.json").read_text())["scores"] == report
 
 
@@ -283,11 +233,9 @@ def test_tensorboard_shows_scalars_classes_patches_and_the_graph(finished):
     assert events.PluginTagToContent("images").keys() == {"val/patches"}
     losses = [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors("loss/train")]
     np.testing.assert_allclose(losses, [row["loss"] for row in history(folder)], rtol=1e-6)
-    assert events.Tags()["graph"] and any("Conv2D" in node.op for node in _nodes(events.Graph()))
-
-
-def _nodes(graph):
-    return [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    graph = events.Graph()
+    operations = {node.op for part in [graph.node, *(f.node_def for f in graph.library.function)] for node in part}
+    assert {"Conv2D", "Conv2DBackpropFilter"} <= operations
 
 
 def test_finished_run_is_left_alone(finished, capsys):
@@ -296,101 +244,6 @@ def test_finished_run_is_left_alone(finished, capsys):
     assert train.run(experiment) == scores
     assert f"run {folder} is finished already: nothing to train" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != "flags.txt"}
-
-
-@pytest.fixture(scope="module")
-def straight(records, tmp_path_factory):
-    """Three epochs without a break."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry.MODELS, "tiny", "small_records:encoder")
-        folder = tmp_path_factory.mktemp("straight")
-        train.run(settings(records, folder, **RANDOM))
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "at"),
-    [
-        (train, "_train_epoch", 1),  # nothing is saved yet
-        (train, "_train_epoch", 2),
-        (train, "_save_weights", 1),  # best weights of an epoch that is not in a checkpoint
-        (board.Board, "epoch", 2),  # history is ahead of the checkpoint
-        (train.evaluate, "report", 1),  # trained, not exported
-    ],
-    ids=lambda value: value if isinstance(value, str) else None,
-)
-def test_interrupted_run_ends_as_if_nothing_had_happened(records, straight, tmp_path, monkeypatch, owner, name, at):
-    experiment = settings(records, tmp_path, **RANDOM)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt(patch, owner, name, at)
-        train.run(experiment)
-    train.run(experiment)
-    assert history(tmp_path) == history(straight)
-    left, right = saved(tmp_path), saved(straight)
-    assert left.keys() == right.keys()
-    for key in left:
-        np.testing.assert_array_equal(left[key], right[key], err_msg=key)
-    assert json.loads((tmp_path / "report.json").read_text()) == json.loads((straight / "report.json").read_text())
-    assert (tmp_path / "export" / "card.json").exists()
-
-
-def test_run_evaluated_before_its_end_is_not_taken_for_finished(records, straight, tmp_path, monkeypatch):
-    """`experiments.evaluate` on a run that still trains, or was interrupted."""
-    experiment = settings(records, tmp_path, **RANDOM)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt(patch, train, "_train_epoch", 2)
-        train.run(experiment)
-    evaluate.run(tmp_path, "test")
-    train.run(experiment)
-    assert history(tmp_path) == history(straight)
-
-
-def test_best_score_is_remembered(records, tmp_path, monkeypatch, capsys):
-    """Worse epochs after a restart must not replace the best weights of before."""
-    experiment = settings(records, tmp_path)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        scored(patch, 0.9, 0.1)
-        interrupt(patch, train, "_train_epoch", 2)
-        train.run(experiment)
-    best = (tmp_path / "checkpoints" / "best.weights.h5").read_bytes()
-    with monkeypatch.context() as patch:
-        scored(patch, 0.5, 0.6)
-        train.run(experiment)
-    assert "continuing after epoch 1 (best average_f1 0.9000 of epoch 1)" in capsys.readouterr().out
-    assert (tmp_path / "checkpoints" / "best.weights.h5").read_bytes() == best
-    assert [row["val_average_f1"] for row in history(tmp_path)] == [0.9, 0.5, 0.6]
-
-
-def test_training_stops_when_patience_is_over_and_keeps_the_best_epoch(records, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        scored(patch, 0.2, 0.6, 0.5, 0.4, 0.3, 0.9)
-        train.run(settings(records, tmp_path / "long", epochs=50, patience=3))
-    assert [row["val_average_f1"] for row in history(tmp_path / "long")] == [0.2, 0.6, 0.5, 0.4, 0.3]
-    with monkeypatch.context() as patch:
-        scored(patch, 0.2, 0.6)
-        train.run(settings(records, tmp_path / "short", epochs=2))
-    weights = []
-    for folder in (tmp_path / "long", tmp_path / "short"):
-        experiment = settings(records, folder)
-        model = evaluate.best_model(experiment, folder, records, assemble.task(experiment, records))
-        weights.append(model.get_weights())
-    for left, right in zip(*weights, strict=True):
-        np.testing.assert_array_equal(left, right)
-
-
-@pytest.mark.parametrize("score", [0.6, 0.7])
-def test_score_that_stays_the_same_is_not_better(records, tmp_path, monkeypatch, score):
-    """0.6 is a little more in float32 than in float64, 0.7 a little less."""
-    with monkeypatch.context() as patch:
-        scored(patch, *[score] * 4)
-        train.run(settings(records, tmp_path, epochs=4, patience=2))
-    assert len(history(tmp_path)) == 3
-
-
-def test_seed_decides_the_run(records, straight, tmp_path):
-    """The same seed does the same: the test above."""
-    train.run(settings(records, tmp_path, seed=1, **{**RANDOM, "epochs": 1}))
-    assert history(tmp_path)[0] != history(straight)[0]
 
 
 def test_mixed_precision_trains_close_to_float32(records, tmp_path):
@@ -444,28 +297,3 @@ def test_wrong_settings_are_refused_before_a_folder_is_made(records, tmp_path, c
 def test_records_without_a_validation_split_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"has no val split; build records with --val_fraction or --split_file"):
         train.run(settings(write_records(tmp_path / "records", train=3), tmp_path / "run"))
-
-
-def test_devices_cannot_be_split_after_their_first_use():
-    tf.zeros(1)
-    with pytest.raises(UserError, match=r"--cpu_devices must be set before TensorFlow is used"):
-        assemble.devices(Experiment(cpu_devices=2))
-
-
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
-@pytest.mark.parametrize("warmup", [0, 1.5])
-def test_learning_rate_over_the_steps(schedule, warmup):
-    """Linear from 0, then constant or half a cosine down to 0 at the last step."""
-    experiment = Experiment(learning_rate=0.2, schedule=schedule, warmup_epochs=warmup, epochs=4)
-    optimizer, begin = assemble.optimizer(experiment, 10), round(10 * warmup)
-    optimizer.build([keras.Variable(0.0)])
-    for step in range(41):
-        optimizer.iterations.assign(step)
-        rate = 0.2 if schedule == "constant" else 0.1 * (1 + math.cos(math.pi * (step - begin) / (40 - begin)))
-        assert float(optimizer.learning_rate) == pytest.approx(0.2 * step / begin if step < begin else rate, abs=1e-6)
-
-
-@pytest.mark.parametrize("name", ["adam", "adamw", "lamb", "nadam", "rmsprop", "sgd"])
-def test_optimizers_by_name(name):
-    made = assemble.optimizer(Experiment(optimizer=name, learning_rate=0.25), 1)
-    assert type(made).__name__.lower() == name and float(made.learning_rate) == 0.25

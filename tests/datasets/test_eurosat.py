@@ -73,6 +73,17 @@ def test_the_published_zip_has_all_patches(shared, names):
     assert splits == all_keys(EuroSat(), names)  # both editions have the same split
 
 
+@pytest.mark.parametrize(
+    ("patches", "sizes"),
+    [(1, (1, 0, 0)), (2, (2, 0, 0)), (3, (1, 1, 1)), (5, (3, 1, 1)), (14, (12, 1, 1)), (16, (12, 2, 2))],
+)
+def test_split_of_a_few_patches(tmp_path, patches, sizes):
+    (tmp_path / "River").mkdir()
+    for number in range(patches):
+        (tmp_path / "River" / f"River_{number}.tif").touch()
+    assert tuple(len(keys) for keys in all_keys(EuroSat(), tmp_path).values()) == sizes
+
+
 def test_split_is_drawn_by_the_seed(names):
     first, again, other = (all_keys(EuroSat(seed=seed), names) for seed in (0, 0, 1))
     assert first == again
@@ -180,7 +191,10 @@ def test_places_without_the_data_set(tmp_path):
     (tmp_path / "sen12ms" / "ROIs1158_spring" / "s2_1").mkdir(parents=True)
     assert message(EuroSat(), tmp_path / "sen12ms") == "sen12ms: no eurosat patch found (it has ROIs1158_spring)" + expected
     (tmp_path / "text").write_text("no zip")
-    assert message(EuroSat(), tmp_path / "text") == "text: no eurosat patch found (a file that is no zip with such members)" + expected
+    assert (
+        message(EuroSat(), tmp_path / "text")
+        == "text: no eurosat patch found (a file that is no zip with such members)" + expected
+    )
     jpegs = tmp_path / "2750" / "River"
     jpegs.mkdir(parents=True)
     (jpegs / "River_1.jpg").touch()

@@ -77,10 +77,14 @@ def test_paths_are_built_from_parts():
         "s1": "/data/ROIs1158_spring/s1_1/ROIs1158_spring_s1_1_p30.tif",
         "lc": "/data/ROIs1158_spring/lc_1/ROIs1158_spring_lc_1_p30.tif",
     }
-    assert str(paths("/data", "ROIs2017_winter_s2_102_p7")["s1"]) == "/data/ROIs2017_winter/s1_102/ROIs2017_winter_s1_102_p7.tif"
+    assert (
+        str(paths("/data", "ROIs2017_winter_s2_102_p7")["s1"]) == "/data/ROIs2017_winter/s1_102/ROIs2017_winter_s1_102_p7.tif"
+    )
 
 
-@pytest.mark.parametrize("key", ["ROIs1158_spring_s1_1_p30", "ROIs1158_spring_s2_1_p30.tif", "River_12", "", "ROIs1158_s2_1_p3"])
+@pytest.mark.parametrize(
+    "key", ["ROIs1158_spring_s1_1_p30", "ROIs1158_spring_s2_1_p30.tif", "River_12", "", "ROIs1158_s2_1_p3"]
+)
 def test_other_names_are_refused(key, tmp_path):
     with pytest.raises(BadPatch, match="not the base name of a Sentinel-2 patch such as"):
         Sen12MS().read(tmp_path, key)

@@ -87,7 +87,7 @@ def test_batch_normalisation_follows_in_tens_of_steps(published):
 
 def test_same_function_as_the_published_model(published):
     """With the weights of ours, theirs gives the same logits for normalised images."""
-    name, ours, theirs = published
+    _, ours, theirs = published
     theirs.layers[-1].activation = keras.activations.linear
     theirs.set_weights([w.numpy() for w in ours.weights])
     images = patches(RGB, size=224, count=1)

@@ -1,0 +1,34 @@
+import math
+
+import keras
+import pytest
+import tensorflow as tf
+
+from tfrs import assemble
+from tfrs.errors import UserError
+from tfrs.experiment import Experiment
+
+
+def test_devices_cannot_be_split_after_their_first_use():
+    tf.zeros(1)
+    with pytest.raises(UserError, match=r"--cpu_devices must be set before TensorFlow is used"):
+        assemble.devices(Experiment(cpu_devices=2))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 1.5])
+def test_learning_rate_over_the_steps(schedule, warmup):
+    """Linear from 0, then constant or half a cosine down to 0 at the last step."""
+    experiment = Experiment(learning_rate=0.2, schedule=schedule, warmup_epochs=warmup, epochs=4)
+    optimizer, begin = assemble.optimizer(experiment, 10), round(10 * warmup)
+    optimizer.build([keras.Variable(0.0)])
+    for step in range(41):
+        optimizer.iterations.assign(step)
+        rate = 0.2 if schedule == "constant" else 0.1 * (1 + math.cos(math.pi * (step - begin) / (40 - begin)))
+        assert float(optimizer.learning_rate) == pytest.approx(0.2 * step / begin if step < begin else rate, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "lamb", "nadam", "rmsprop", "sgd"])
+def test_optimizers_by_name(name):
+    made = assemble.optimizer(Experiment(optimizer=name, learning_rate=0.25), 1)
+    assert type(made).__name__.lower() == name and float(made.learning_rate) == 0.25

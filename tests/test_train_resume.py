@@ -1,0 +1,150 @@
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_records import history, settings, write_records
+
+from tfrs import assemble, board, evaluate, registry, train
+
+# Everything that draws random numbers, and a learning rate that depends on the step.
+RANDOM = {
+    "augment": ("dihedral", "noise:0.2"),
+    "dropout": 0.4,
+    "schedule": "cosine",
+    "warmup_epochs": 0.5,
+    "optimizer": "adamw",
+}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return write_records(tmp_path_factory.mktemp("records"), train=20, val=9, test=11)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(registry.MODELS, "tiny", "small_records:encoder")
+
+
+def saved(folder):
+    """Every variable of the last checkpoint: weights, moving averages, optimizer, epoch, best score, seeds."""
+    reader = tf.train.load_checkpoint(str(folder / "checkpoints"))
+    return {
+        name: reader.get_tensor(name) for name in reader.get_variable_to_dtype_map() if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
+    }
+
+
+def scored(monkeypatch, *values):
+    """Make these the validation scores of the epochs that follow."""
+    left, real = list(values), train.metrics.scores
+    monkeypatch.setattr(train.metrics, "scores", lambda *a: {**real(*a), **({"average_f1": left.pop(0)} if left else {})})
+
+
+def interrupt(monkeypatch, owner, name, at):
+    """Interrupt the `at`-th call of a function, after it is done."""
+    calls, real = [], getattr(owner, name)
+
+    def call(*arguments, **options):
+        result = real(*arguments, **options)
+        calls.append(1)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(owner, name, call)
+
+
+@pytest.fixture(scope="module")
+def straight(records, tmp_path_factory):
+    """Three epochs without a break."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.MODELS, "tiny", "small_records:encoder")
+        folder = tmp_path_factory.mktemp("straight")
+        train.run(settings(records, folder, **RANDOM))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "at"),
+    [
+        (train, "_train_epoch", 1),  # nothing is saved yet
+        (train, "_train_epoch", 2),
+        (train, "_save_weights", 1),  # best weights of an epoch that is not in a checkpoint
+        (board.Board, "epoch", 2),  # history is ahead of the checkpoint
+        (train.evaluate, "report", 1),  # trained, not exported
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_interrupted_run_ends_as_if_nothing_had_happened(records, straight, tmp_path, monkeypatch, owner, name, at):
+    experiment = settings(records, tmp_path, **RANDOM)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, owner, name, at)
+        train.run(experiment)
+    train.run(experiment)
+    assert history(tmp_path) == history(straight)
+    left, right = saved(tmp_path), saved(straight)
+    assert left.keys() == right.keys()
+    for key in left:
+        np.testing.assert_array_equal(left[key], right[key], err_msg=key)
+    assert json.loads((tmp_path / "report.json").read_text()) == json.loads((straight / "report.json").read_text())
+    assert (tmp_path / "export" / "card.json").exists()
+
+
+def test_run_evaluated_before_its_end_is_not_taken_for_finished(records, straight, tmp_path, monkeypatch):
+    """`experiments.evaluate` on a run that still trains, or was interrupted."""
+    experiment = settings(records, tmp_path, **RANDOM)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, train, "_train_epoch", 2)
+        train.run(experiment)
+    evaluate.run(tmp_path, "test")
+    train.run(experiment)
+    assert history(tmp_path) == history(straight)
+
+
+def test_best_score_is_remembered(records, tmp_path, monkeypatch, capsys):
+    """Worse epochs after a restart must not replace the best weights of before."""
+    experiment = settings(records, tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        scored(patch, 0.9, 0.1)
+        interrupt(patch, train, "_train_epoch", 2)
+        train.run(experiment)
+    best = (tmp_path / "checkpoints" / "best.weights.h5").read_bytes()
+    with monkeypatch.context() as patch:
+        scored(patch, 0.5, 0.6)
+        train.run(experiment)
+    assert "continuing after epoch 1 (best average_f1 0.9000 of epoch 1)" in capsys.readouterr().out
+    assert (tmp_path / "checkpoints" / "best.weights.h5").read_bytes() == best
+    assert [row["val_average_f1"] for row in history(tmp_path)] == [0.9, 0.5, 0.6]
+
+
+def test_training_stops_when_patience_is_over_and_keeps_the_best_epoch(records, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        scored(patch, 0.2, 0.6, 0.5, 0.4, 0.3, 0.9)
+        train.run(settings(records, tmp_path / "long", epochs=50, patience=3))
+    assert [row["val_average_f1"] for row in history(tmp_path / "long")] == [0.2, 0.6, 0.5, 0.4, 0.3]
+    with monkeypatch.context() as patch:
+        scored(patch, 0.2, 0.6)
+        train.run(settings(records, tmp_path / "short", epochs=2))
+    weights = []
+    for folder in (tmp_path / "long", tmp_path / "short"):
+        experiment = settings(records, folder)
+        model = evaluate.best_model(experiment, folder, records, assemble.task(experiment, records))
+        weights.append(model.get_weights())
+    for left, right in zip(*weights, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("score", [0.6, 0.7])
+def test_score_that_stays_the_same_is_not_better(records, tmp_path, monkeypatch, score):
+    """0.6 is a little more in float32 than in float64, 0.7 a little less."""
+    with monkeypatch.context() as patch:
+        scored(patch, *[score] * 4)
+        train.run(settings(records, tmp_path, epochs=4, patience=2))
+    assert len(history(tmp_path)) == 3
+
+
+def test_seed_decides_the_run(records, straight, tmp_path):
+    """The same seed does the same: the tests of interruptions."""
+    train.run(settings(records, tmp_path, seed=1, **RANDOM))
+    assert history(tmp_path)[0]["loss"] != history(straight)[0]["loss"]
