@@ -72,7 +72,7 @@ class BigEarthNet(BigEarthNetPatches):
         root = Path(root)
         there, lists = self._names(root), self._lists(root)
         if lists and not self.keep_unrecommended:
-            there = np.setdiff1d(there, np.concatenate([lists.read(name) for name in UNRECOMMENDED]))
+            there = np.setdiff1d(there, np.concatenate([lists.read(name, optional=True) for name in UNRECOMMENDED]))
         return set(_decode(there))
 
     def left_out(self, root: Path) -> dict[str, int]:
@@ -80,7 +80,7 @@ class BigEarthNet(BigEarthNetPatches):
         there, lists = self._names(root), self._lists(root)
         if not lists:
             return {}
-        unrecommended = {reason: lists.read(name) for name, reason in UNRECOMMENDED.items()}
+        unrecommended = {reason: lists.read(name, optional=True) for name, reason in UNRECOMMENDED.items()}
         listed = np.concatenate([lists.read(f"{split}.csv") for split in self.splits])
         counts = {"listed, but not there": len(np.setdiff1d(listed, there))}
         counts["in no list"] = len(np.setdiff1d(there, np.concatenate([listed, *unrecommended.values()])))
@@ -173,8 +173,8 @@ class Lists:
 
     place: Path
 
-    def read(self, name: str) -> np.ndarray:
-        """The names of a list, as bytes.
+    def read(self, name: str, optional: bool = False) -> np.ndarray:
+        """The names of a list as bytes; none where the list is optional and not there.
 
         Raises:
             UserError: The list is not there, or no list.
@@ -187,110 +187,12 @@ class Lists:
                     members = {member.rpartition("/")[2]: member for member in archive.namelist()}
                     content = archive.read(members[name])
         except (OSError, KeyError, zipfile.BadZipFile) as error:
+            if optional:
+                return np.empty(0, "S64")
             raise UserError(f"{self.place}: no list {name} in this folder or zip of BigEarthNet's split lists") from error
         names = np.array(content.split(), "S64")
         if len(names) and not re.fullmatch(_KEY, first := names[0].decode(errors="replace")):
             raise UserError(f"{self.place / name}: {first!r} is no patch name; one name a line is wanted, without a header")
-        return names
-
-    def _lists(self, root: Path) -> "Lists | None":
-        if self.split_lists:
-            return Lists(Path(self.split_lists))
-        places = [place / name for place in (root, root.parent) for name in ("splits", "splits.zip")]
-        return next((Lists(place) for place in places if place.exists()), None)
-
-    def read(self, root: Path, key: str) -> Sample:
-        folder = Path(root) / S2_FOLDER / key
-        if not re.fullmatch(_KEY, key):
-            raise BadPatch(key, "not a patch name such as S2A_MSIL2A_20170613T101031_87_48")
-        about = Metadata(folder)
-        about.check_day("acquisition_date")
-        tile = about.tile()
-        s1 = self._partner(Path(root), key, tile) if self.s1 else None
-        sample, path, grid = self.read_rasters(folder, s1.folder if s1 else None, tile)
-        for metadata in (about, s1) if s1 else (about,):
-            metadata.check_corners(path, grid)
-        return sample | self._labels(about) | {"key": key, "date": day(key)}
-
-    def _labels(self, about: "Metadata") -> Sample:
-        labels_43 = sorted(about.class_id(name) for name in about["labels"])
-        merged = {MERGES["bigearthnet_43", "bigearthnet_19"][class_id] for class_id in labels_43}
-        labels = sorted(merged - {DROPPED})
-        if not labels and not self.keep_unrecommended:
-            raise BadPatch(about.path, "none of its labels is in the 19-class scheme; --keep_unrecommended keeps such patches")
-        return {"labels": np.array(labels, np.int64), "labels_43": np.array(labels_43, np.int64)}
-
-    def _partner(self, root: Path, key: str, tile: str) -> "Metadata":
-        """The Sentinel-1 patch whose JSON names this one, among those at the same place of the same tile."""
-        place = f"{tile}_{'_'.join(key.split('_')[-2:])}"
-        for name in _partners(root, place):
-            about = Metadata(root / S1_FOLDER / name)
-            if about["corresponding_s2_patch"] == key:
-                about.check_day("acquisition_time")
-                return about
-        raise BadPatch(root / S1_FOLDER, f"no Sentinel-1 patch of {key} (of those named *_{place}, by corresponding_s2_patch)")
-
-    def synthesize(self, root: Path, n: int, seed: int) -> None:
-        from tfrs import synthetic_bigearthnet
-
-        synthetic_bigearthnet.v1(root, n, seed)
-
-
-@functools.lru_cache(maxsize=1)
-def _patch_names(root: Path) -> np.ndarray:
-    return folder_names(root / S2_FOLDER, _KEY)
-
-
-@functools.lru_cache(maxsize=1)
-def _s1_names(root: Path) -> np.ndarray:
-    """Sentinel-1 patches by place: `33UUP_87_48 S1A_...`, sorted.
-
-    A name tells tile and place but not the Sentinel-2 patch, which only its JSON does. Names by place need one listing of the
-    folder; the few JSONs of a place are opened when its patch is read, never all 590,326.
-    """
-    names = folder_names(root / S1_FOLDER, _S1_NAME)
-    return np.sort(np.fromiter((b"_".join(name.split(b"_")[5:]) + b" " + name for name in names), "S80", len(names)))
-
-
-def _partners(root: Path, place: str) -> Iterable[str]:
-    names, wanted = _s1_names(root), f"{place} ".encode()
-    for i in range(np.searchsorted(names, wanted), len(names)):
-        if not names[i].startswith(wanted):
-            return
-        yield names[i].decode().partition(" ")[2]
-
-
-def _decode(names: np.ndarray) -> list[str]:
-    return [name.decode() for name in names]
-
-
-@dataclass(frozen=True)
-class Lists:
-    """Lists of patch names, one a line without a header, in a folder or a zip."""
-
-    place: Path
-
-    def read(self, name: str) -> np.ndarray:
-        """The names of a list, as bytes.
-
-        Raises:
-            UserError: The list is not there, or no list.
-        """
-        try:
-            if self.place.is_dir():
-                content = (self.place / name).read_bytes()
-            else:
-                with zipfile.ZipFile(self.place) as archive:
-                    members = {member.rpartition("/")[2]: member for member in archive.namelist()}
-                    content = archive.read(members[name])
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(f"{self.place}: no list {name} in this folder or zip of BigEarthNet's split lists") from error
-        names = np.array(content.split(), "S64")
-        wrong = next((line for line in names[:1] if not re.fullmatch(_KEY, line.decode(errors="replace"))), None)
-        if wrong is not None:
-            raise UserError(
-                f"{self.place / name}: {wrong.decode(errors='replace')!r} is no patch name; one name a line is wanted"
-            )
         return names
 
 
