@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrs.datasets.bigearthnet_patch import BigEarthNetPatches, day, folder_names
+from tfrs.datasets.bigearthnet_patch import BigEarthNetPatches, among, day, folder_names
 from tfrs.errors import BadPatch, UserError
 from tfrs.geotiff import Raster
 from tfrs.labels import BIGEARTHNET_19, BIGEARTHNET_43, DROPPED, MERGES
@@ -63,16 +63,18 @@ class BigEarthNet(BigEarthNetPatches):
                 f"{root}: no train.csv, val.csv and test.csv of BigEarthNet found; put them into {root / 'splits'} "
                 "(or splits.zip), name their place with --split_lists, or give lists of your own with --split_file"
             )
-        wanted = lists.read(f"{split}.csv")
+        wanted = among(there, lists.read(f"{split}.csv"))
         if self.keep_unrecommended and split == "train":
-            wanted = np.concatenate([wanted, *map(lists.read, UNRECOMMENDED)])
-        return _decode(np.intersect1d(there, wanted))
+            for name in UNRECOMMENDED:
+                wanted |= among(there, lists.read(name))
+        return _decode(there[wanted])
 
     def keys(self, root: Path) -> set[str]:
         root = Path(root)
         there, lists = self._names(root), self._lists(root)
         if lists and not self.keep_unrecommended:
-            there = np.setdiff1d(there, np.concatenate([lists.read(name, optional=True) for name in UNRECOMMENDED]))
+            for name in UNRECOMMENDED:
+                there = there[~among(there, lists.read(name, optional=True))]
         return set(_decode(there))
 
     def left_out(self, root: Path) -> dict[str, int]:
@@ -80,13 +82,17 @@ class BigEarthNet(BigEarthNetPatches):
         there, lists = self._names(root), self._lists(root)
         if not lists:
             return {}
-        unrecommended = {reason: lists.read(name, optional=True) for name, reason in UNRECOMMENDED.items()}
-        listed = np.concatenate([lists.read(f"{split}.csv") for split in self.splits])
-        counts = {"listed, but not there": len(np.setdiff1d(listed, there))}
-        counts["in no list"] = len(np.setdiff1d(there, np.concatenate([listed, *unrecommended.values()])))
-        if not self.keep_unrecommended:
-            counts |= {reason: len(np.intersect1d(there, names)) for reason, names in unrecommended.items()}
-        return counts
+        missing, known = 0, np.zeros(len(there), bool)
+        for split in self.splits:
+            names = lists.read(f"{split}.csv")
+            found = among(there, names)
+            missing, known = missing + len(names) - int(found.sum()), known | found
+        counts = {}
+        for name, reason in UNRECOMMENDED.items():
+            found = among(there, lists.read(name, optional=True))
+            counts[reason], known = int(found.sum()), known | found
+        counts = {} if self.keep_unrecommended else counts
+        return counts | {"listed, but not there": missing, "in no list": len(there) - int(known.sum())}
 
     def _names(self, root: Path) -> np.ndarray:
         if self.s1 and not (root / S1_FOLDER).is_dir() and (root / S2_FOLDER).is_dir():
@@ -174,7 +180,7 @@ class Lists:
     place: Path
 
     def read(self, name: str, optional: bool = False) -> np.ndarray:
-        """The names of a list as bytes; none where the list is optional and not there.
+        """The names of a list as bytes, sorted; none where the list is optional and not there.
 
         Raises:
             UserError: The list is not there, or no list.
@@ -190,7 +196,7 @@ class Lists:
             if optional:
                 return np.empty(0, "S64")
             raise UserError(f"{self.place}: no list {name} in this folder or zip of BigEarthNet's split lists") from error
-        names = np.array(content.split(), "S64")
+        names = np.unique(np.array(content.split(), "S64"))
         if len(names) and not re.fullmatch(_KEY, first := names[0].decode(errors="replace")):
             raise UserError(f"{self.place / name}: {first!r} is no patch name; one name a line is wanted, without a header")
         return names

@@ -118,3 +118,10 @@ def folder_names(folder: Path, pattern: str) -> np.ndarray:
     matches = re.compile(pattern).fullmatch
     with os.scandir(folder) as entries:
         return np.sort(np.fromiter((entry.name.encode() for entry in entries if matches(entry.name)), "S64"))
+
+
+def among(names: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Mask of the names that are in `others`, which is sorted. In place of `np.isin`, which copies both several times."""
+    if not len(others):
+        return np.zeros(len(names), bool)
+    return others[np.minimum(np.searchsorted(others, names), len(others) - 1)] == names

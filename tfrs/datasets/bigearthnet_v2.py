@@ -9,7 +9,7 @@ import numpy as np
 
 from tfrs import geotiff
 from tfrs.datasets.base import check, check_same_grid
-from tfrs.datasets.bigearthnet_patch import SIZE, BigEarthNetPatches, day, folder_names
+from tfrs.datasets.bigearthnet_patch import SIZE, BigEarthNetPatches, among, day, folder_names
 from tfrs.errors import BadPatch, UserError
 from tfrs.labels import BIGEARTHNET_19, BIGEARTHNET_43
 from tfrs.schema import Field, Sample, Schema
@@ -59,15 +59,13 @@ class BigEarthNetV2(BigEarthNetPatches):
         root = Path(root)
         keys, splits, unrecommended = self._listed(root)
         wanted = (splits == split.encode()) & (self.keep_unrecommended | ~np.logical_or.reduce([*unrecommended.values()]))
-        return [key.decode() for key in np.intersect1d(keys[wanted], self._there(root))]
+        return [key.decode() for key in keys[wanted & among(keys, self._there(root))]]
 
     def left_out(self, root: Path) -> dict[str, int]:
         keys, _, unrecommended = self._listed(Path(root))
-        there = np.isin(keys, self._there(Path(root)))
-        counts = {"listed, but not there": int((~there).sum())}
-        if not self.keep_unrecommended:
-            counts |= {reason: int((flag & there).sum()) for reason, flag in unrecommended.items()}
-        return counts
+        there = among(keys, self._there(Path(root)))
+        counts = {reason: int((flag & there).sum()) for reason, flag in unrecommended.items()}
+        return ({} if self.keep_unrecommended else counts) | {"listed, but not there": int((~there).sum())}
 
     def _there(self, root: Path) -> np.ndarray:
         for folder, wanted, flag in (
@@ -144,7 +142,7 @@ def _class_ids(root: Path, key: str, names: list[str]) -> np.ndarray:
 def _patch_names(root: Path) -> np.ndarray:
     tiles = folder_names(root / S2_FOLDER, _TILE)
     names = [folder_names(root / S2_FOLDER / tile.decode(), _KEY) for tile in tiles]
-    return np.concatenate([np.empty(0, "S64"), *names])
+    return np.sort(np.concatenate([np.empty(0, "S64"), *names]))
 
 
 @functools.lru_cache(maxsize=1)
