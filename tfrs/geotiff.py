@@ -51,11 +51,11 @@ def read(path: str | os.PathLike, size: tuple[int, int] | None = None, resamplin
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(str(path), sharing=False) as source:
                 rows, columns = size or source.shape
-                scale = source.transform.scale(source.width / columns, source.height / rows)
+                scale = np.tile([source.width / columns, source.height / rows, 1], 2)
                 return Raster(
                     source.read(out_shape=(source.count, rows, columns), resampling=Resampling[resampling]),
                     source.crs.to_string() if source.crs else "",
-                    tuple(float(v) for v in (source.transform * scale)[:6]),
+                    tuple((np.array(source.transform[:6]) * scale).tolist()),
                     source.nodata,
                     tuple(name or "" for name in source.descriptions),
                 )
