@@ -8,7 +8,7 @@ from tfrs import geotiff
 from tfrs.geotiff import Raster
 
 KERNELS = {
-    "nearest": lambda x: (-0.5 <= x) & (x < 0.5),
+    "nearest": lambda x: (x >= -0.5) & (x < 0.5),
     "bilinear": lambda x: np.clip(1 - np.abs(x), 0, None),
     # Keys 1981 with a = -0.5.
     "cubic": lambda x: np.select(

@@ -74,7 +74,7 @@ class Patch:
 
 
 def _patches(n: int, seed: int) -> Iterator[tuple[str, Patch]]:
-    """Split and patch; of every five, three are train, one val and one test, and of every ten one has snow."""
+    """Split and patch; of every five, three are train, one val and one test, and of every twenty one has snow."""
     codes = list(COVERS)
     for i in range(n):
         rng = np.random.default_rng([seed, i])
@@ -89,7 +89,7 @@ def _patches(n: int, seed: int) -> Iterator[tuple[str, Patch]]:
         bands |= dict(zip(S1_BANDS, landscape.sentinel1(rng, ground, seen), strict=True))
         column, row = divmod(i // len(TILES), 90)
         place = {"tile": TILES[i % len(TILES)], "column": column, "row": row}
-        yield SPLITS[(0, 1, 2, 0, 0)[i % 5]], Patch(**place, month=month, snow=i % 10 == 9, codes=where, bands=bands)
+        yield SPLITS[(0, 1, 2, 0, 0)[i % 5]], Patch(**place, month=month, snow=i % 20 == 19, codes=where, bands=bands)
 
 
 def _coarse(plane: np.ndarray, factor: int) -> np.ndarray:

@@ -126,7 +126,7 @@ def test_real_lists_over_the_four_real_pairs():
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "bigearthnet"
-    synthetic_bigearthnet.v1(root, 10, 3)
+    synthetic_bigearthnet.v1(root, 20, 3)
     return root
 
 
@@ -155,7 +155,7 @@ def change(path, **entries):
 def test_simulated_archive_reads_and_keeps_its_patches_apart(simulated):
     dataset = BigEarthNet()
     splits = {split: dataset.index(simulated, split) for split in dataset.splits}
-    assert {split: len(keys) for split, keys in splits.items()} == {"train": 5, "val": 2, "test": 2}
+    assert {split: len(keys) for split, keys in splits.items()} == {"train": 11, "val": 4, "test": 4}
     assert dataset.left_out(simulated)["with seasonal snow"] == 1
     for key in dataset.keys(simulated):
         sample = dataset.read(simulated, key)
@@ -164,7 +164,7 @@ def test_simulated_archive_reads_and_keeps_its_patches_apart(simulated):
         np.testing.assert_array_equal(sample["s1"][0], vv)
         assert sample["date"].replace("-", "") in key
     kept = BigEarthNet(keep_unrecommended=True)
-    assert len(kept.index(simulated, "train")) == 6
+    assert len(kept.index(simulated, "train")) == 12
     assert dataset.keys(simulated) == {key for keys in splits.values() for key in keys}
 
 
@@ -209,7 +209,7 @@ def test_split_file_needs_no_official_lists(tree, tmp_path):
     shutil.rmtree(tree / "splits")
     (tmp_path / "val.txt").write_text(f"{key}\n")
     splits = plan(BigEarthNet(), tree, split_files={"train": "rest", "val": str(tmp_path / "val.txt")})
-    assert (len(splits["train"]), splits["val"]) == (9, [key])
+    assert (len(splits["train"]), splits["val"]) == (19, [key])
 
 
 def test_patch_that_is_listed_but_not_there_is_counted(tree):
@@ -233,7 +233,7 @@ def test_sentinel2_alone(tree):
 
 def test_partner_is_the_one_the_json_names(tree):
     """Two dates at one place: the names of their Sentinel-1 patches do not say which is whose."""
-    key, folder = first(tree)
+    key, _ = first(tree)
     mine = partner(tree, key)
     other = mine.with_name(mine.name.replace("S1B", "S1A"))
     shutil.copytree(mine, other)
