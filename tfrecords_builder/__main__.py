@@ -83,7 +83,8 @@ def build() -> None:
     }
     splits = plan(dataset, root, split_files=split_files, val_fraction=FLAGS.val_fraction, limit=FLAGS.limit, seed=FLAGS.seed)
     for reason, count in dataset.left_out(root).items():
-        print(f"left out: {count} {reason}")
+        if count:
+            print(f"left out: {count} {reason}")
     directory = Path(FLAGS.output) / dataset.name / dataset.version
     already = (directory / MANIFEST).exists() and not FLAGS.overwrite
     before, start = 0 if FLAGS.overwrite else _megabytes(directory), time.monotonic()

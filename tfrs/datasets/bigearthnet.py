@@ -38,7 +38,7 @@ class BigEarthNet(BigEarthNetPatches):
     - Splits: the authors' lists train.csv, val.csv and test.csv (269,695, 123,723 and 125,866 patches). Patches with snow
       (61,707), clouds or shadows (9,280) or no label of the 19 classes (57) are in none of them; kept, they are train.
     - Known trouble: hours of one digit in names; `lly` for `lry` and `acquisition_time` for `acquisition_date` in the JSON of
-      Sentinel-1; labels that read "sea" over land where CORINE is coarse.
+      Sentinel-1.
     - Licence: CDLA-Permissive-1.0. https://bigearth.net/v1.0.html
 
     Attributes:
