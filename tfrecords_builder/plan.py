@@ -29,9 +29,10 @@ def plan(
     Raises:
         UserError: A split file names an unknown patch, or a patch twice.
     """
-    splits = {split: dataset.index(root, split) for split in dataset.splits}
     if split_files:
-        splits = _from_files(split_files, {key for keys in splits.values() for key in keys})
+        splits = _from_files(split_files, dataset.keys(root))
+    else:
+        splits = {split: dataset.index(root, split) for split in dataset.splits}
     if val_fraction is not None:
         if not 0 < val_fraction < 1:
             raise UserError(f"--val_fraction is {val_fraction:g}; give a number between 0 and 1")

@@ -92,10 +92,9 @@ def _simulated(records: Records) -> bool:
 def _fields(records: Records) -> list[tuple[str, ...]]:
     rows = []
     for name, spec in records.schema.fields.items():
-        if spec.scheme:
-            rows.append((name, spec.kind, f"of {records.schema.classes(name)} classes ({spec.scheme})"))
-        else:
-            rows.append((name, spec.kind, f"{spec.dtype} {'x'.join(map(str, spec.shape))}".strip()))
+        form = f"{spec.dtype} {'x'.join(map(str, spec.shape))}"
+        classes = f"of {records.schema.classes(name)} classes ({spec.scheme})" if spec.scheme else ""
+        rows.append((name, spec.kind, f"{form} {classes}".strip()))
     return rows
 
 

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import rasterio
+from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from tfrs.errors import BadPatch
 
 # Neither sidecar files nor a directory listing are wanted for a patch, and one file has one reader.
 _OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+
+RESAMPLING = ("nearest", "bilinear", "cubic")
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,12 @@ class Raster:
     descriptions: tuple[str, ...] = field(default=())
 
 
-def read(path: str | os.PathLike) -> Raster:
+def read(path: str | os.PathLike, size: tuple[int, int] | None = None, resampling: str = "nearest") -> Raster:
     """Read all bands of a raster that GDAL knows, `/vsizip/` paths included.
+
+    Args:
+        size: Rows and columns to resample to; the file's own where None.
+        resampling: GDAL's method, one of `RESAMPLING`. Bilinear never leaves the range of the measured values; cubic may.
 
     Raises:
         BadPatch: The file is missing, truncated or no raster.
@@ -43,10 +50,12 @@ def read(path: str | os.PathLike) -> Raster:
         with warnings.catch_warnings(), rasterio.Env(**_OPTIONS):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(str(path), sharing=False) as source:
+                rows, columns = size or source.shape
+                scale = np.tile([source.width / columns, source.height / rows, 1], 2)
                 return Raster(
-                    source.read(),
+                    source.read(out_shape=(source.count, rows, columns), resampling=Resampling[resampling]),
                     source.crs.to_string() if source.crs else "",
-                    tuple(float(v) for v in source.transform[:6]),
+                    tuple((np.array(source.transform[:6]) * scale).tolist()),
                     source.nodata,
                     tuple(name or "" for name in source.descriptions),
                 )

@@ -88,17 +88,116 @@ EUROSAT = _scheme(
     ],
 )
 
-SCHEMES = {scheme.name: scheme for scheme in (IGBP, IGBP_SIMPLIFIED, EUROSAT)}
+# CORINE Land Cover level 3 without 335 (glaciers), which BigEarthNet does not have; names as BigEarthNet spells them, numbers
+# and colours of the CLC nomenclature.
+BIGEARTHNET_43 = _scheme(
+    "bigearthnet_43",
+    [
+        (111, "Continuous urban fabric", "e6004d"),
+        (112, "Discontinuous urban fabric", "ff0000"),
+        (121, "Industrial or commercial units", "cc4df2"),
+        (122, "Road and rail networks and associated land", "cc0000"),
+        (123, "Port areas", "e6cccc"),
+        (124, "Airports", "e6cce6"),
+        (131, "Mineral extraction sites", "a600cc"),
+        (132, "Dump sites", "a64d00"),
+        (133, "Construction sites", "ff4dff"),
+        (141, "Green urban areas", "ffa6ff"),
+        (142, "Sport and leisure facilities", "ffe6ff"),
+        (211, "Non-irrigated arable land", "ffffa8"),
+        (212, "Permanently irrigated land", "ffff00"),
+        (213, "Rice fields", "e6e600"),
+        (221, "Vineyards", "e68000"),
+        (222, "Fruit trees and berry plantations", "f2a64d"),
+        (223, "Olive groves", "e6a600"),
+        (231, "Pastures", "e6e64d"),
+        (241, "Annual crops associated with permanent crops", "ffe6a6"),
+        (242, "Complex cultivation patterns", "ffe64d"),
+        (243, "Land principally occupied by agriculture, with significant areas of natural vegetation", "e6cc4d"),
+        (244, "Agro-forestry areas", "f2cca6"),
+        (311, "Broad-leaved forest", "80ff00"),
+        (312, "Coniferous forest", "00a600"),
+        (313, "Mixed forest", "4dff00"),
+        (321, "Natural grassland", "ccf24d"),
+        (322, "Moors and heathland", "a6ff80"),
+        (323, "Sclerophyllous vegetation", "a6e64d"),
+        (324, "Transitional woodland/shrub", "a6f200"),
+        (331, "Beaches, dunes, sands", "e6e6e6"),
+        (332, "Bare rock", "cccccc"),
+        (333, "Sparsely vegetated areas", "ccffcc"),
+        (334, "Burnt areas", "000000"),
+        (411, "Inland marshes", "a6a6ff"),
+        (412, "Peatbogs", "4d4dff"),
+        (421, "Salt marshes", "ccccff"),
+        (422, "Salines", "e6e6ff"),
+        (423, "Intertidal flats", "a6a6e6"),
+        (511, "Water courses", "00ccf2"),
+        (512, "Water bodies", "80f2e6"),
+        (521, "Coastal lagoons", "00ffa6"),
+        (522, "Estuaries", "a6ffe6"),
+        (523, "Sea and ocean", "e6f2ff"),
+    ],
+)
 
-# (source, target) -> the target's class id for each class id of the source. Schmitt & Wu 2021, Table 2.
+# Sumbul et al. 2021, in CLC order; it has no colours: each is that of one of the CLC classes merged.
+BIGEARTHNET_19 = _scheme(
+    "bigearthnet_19",
+    [
+        (1, "Urban fabric", "ff0000"),
+        (2, "Industrial or commercial units", "cc4df2"),
+        (3, "Arable land", "ffffa8"),
+        (4, "Permanent crops", "e68000"),
+        (5, "Pastures", "e6e64d"),
+        (6, "Complex cultivation patterns", "ffe64d"),
+        (7, "Land principally occupied by agriculture, with significant areas of natural vegetation", "e6cc4d"),
+        (8, "Agro-forestry areas", "f2cca6"),
+        (9, "Broad-leaved forest", "80ff00"),
+        (10, "Coniferous forest", "00a600"),
+        (11, "Mixed forest", "4dff00"),
+        (12, "Natural grassland and sparsely vegetated areas", "ccf24d"),
+        (13, "Moors, heathland and sclerophyllous vegetation", "a6ff80"),
+        (14, "Transitional woodland, shrub", "a6f200"),
+        (15, "Beaches, dunes, sands", "e6e6e6"),
+        (16, "Inland wetlands", "a6a6ff"),
+        (17, "Coastal wetlands", "ccccff"),
+        (18, "Inland waters", "80f2e6"),
+        (19, "Marine waters", "e6f2ff"),
+    ],
+)
+
+SCHEMES = {scheme.name: scheme for scheme in (IGBP, IGBP_SIMPLIFIED, EUROSAT, BIGEARTHNET_43, BIGEARTHNET_19)}
+
+DROPPED = -1  # in MERGES: the class has no counterpart
+
+# (source, target) -> the target's class id for each class id of the source, or DROPPED.
 MERGES: dict[tuple[str, str], tuple[int, ...]] = {
+    # Schmitt & Wu 2021, Table 2.
     ("igbp", "igbp_simplified"): (0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 5, 7, 8, 9),
+    # Sumbul et al. 2021; one line per group of CLC level 2.
+    ("bigearthnet_43", "bigearthnet_19"): (
+        *(0, 0),  # 11 urban fabric
+        *(1, DROPPED, DROPPED, DROPPED),  # 12 industry and transport
+        *(DROPPED, DROPPED, DROPPED),  # 13 mines, dumps, construction
+        *(DROPPED, DROPPED),  # 14 urban green
+        *(2, 2, 2),  # 21 arable
+        *(3, 3, 3),  # 22 permanent crops
+        *(4,),  # 23 pastures
+        *(3, 5, 6, 7),  # 24 mixed agriculture
+        *(8, 9, 10),  # 31 forest
+        *(11, 12, 12, 13),  # 32 shrub and herbs
+        *(14, DROPPED, 11, DROPPED),  # 33 open spaces
+        *(15, 15),  # 41 inland wetlands
+        *(16, 16, DROPPED),  # 42 coastal wetlands
+        *(17, 17),  # 51 inland waters
+        *(18, 18, 18),  # 52 marine waters
+    ),
 }
 
 
 def merge_matrix(source: str, target: str) -> np.ndarray:
-    """Matrix (source classes, target classes) of 0 and 1 that sums fractions of `source` into `target`."""
+    """Matrix (source classes, target classes) of 0 and 1 that sums fractions of `source` into `target`.
+
+    The row of a dropped class is zero.
+    """
     ids = range(len(SCHEMES[source].classes)) if source == target else MERGES[source, target]
-    matrix = np.zeros((len(SCHEMES[source].classes), len(SCHEMES[target].classes)), np.float32)
-    matrix[np.arange(len(matrix)), ids] = 1
-    return matrix
+    return (np.array(ids)[:, None] == np.arange(len(SCHEMES[target].classes))).astype(np.float32)

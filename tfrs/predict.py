@@ -65,7 +65,7 @@ def _read(name: str, path: str, card: dict, layout: str) -> np.ndarray:
 def _bands(name: str, layout: str, path: str) -> tuple[str, ...]:
     if not layout:
         raise UserError(f"{path} carries no band names, and data sets order their bands differently; give --layout DATASET")
-    sensors = {sensor.name: sensor for sensor in registry.dataset(layout).sensors}
+    sensors = {sensor.name: sensor for sensor in registry.dataset(layout)().sensors}
     if name not in sensors:
         raise UserError(f"data set {layout!r} has no sensor {name!r}; it has {', '.join(sensors)}")
     return sensors[name].bands

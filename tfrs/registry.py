@@ -8,6 +8,8 @@ DATASETS = {
     "sen12ms": "tfrs.datasets.sen12ms:Sen12MS",
     "eurosat": "tfrs.datasets.eurosat:EuroSat",
     "eurosat_rgb": "tfrs.datasets.eurosat:EuroSatRgb",
+    "bigearthnet": "tfrs.datasets.bigearthnet:BigEarthNet",
+    "bigearthnet_v2": "tfrs.datasets.bigearthnet_v2:BigEarthNetV2",
 }
 
 MODELS = {

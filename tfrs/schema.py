@@ -23,7 +23,7 @@ class Field:
             float64, which an Example's float list is not).
         dtype: NumPy name of the element type of a raster or vector.
         shape: Shape of a raster (C, H, W) or vector (N,).
-        scheme: Name of the class scheme of a label, labels or fractions field.
+        scheme: Name of the class scheme of a label, labels or fractions field, or of a raster of the scheme's numbers.
     """
 
     kind: str

@@ -7,6 +7,8 @@ from tfrs.errors import UserError, unknown
 
 # ESA order, as in SEN12MS files.
 S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+# Ground sampling in metres.
+S2_SAMPLING = dict(zip(S2_BANDS, (60, 10, 10, 10, 20, 20, 20, 10, 20, 60, 60, 20, 20), strict=True))
 S1_BANDS = ("VV", "VH")
 # The ten bands at 10 and 20 m that see the surface.
 S2_SURFACE = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")

@@ -38,6 +38,14 @@ class Dataset(ABC):
     def index(self, root: Path, split: str) -> list[str]:
         """Keys of a split in sorted order, from names alone: no raster is opened."""
 
+    def keys(self, root: Path) -> set[str]:
+        """Keys of all splits together: what a split file may name."""
+        return {key for split in self.splits for key in self.index(root, split)}
+
+    def left_out(self, root: Path) -> dict[str, int]:
+        """Patches that `index` leaves out on purpose: reason -> number, for people to read."""
+        return {}
+
     @abstractmethod
     def read(self, root: Path, key: str) -> Sample:
         """One patch with every field of the schema.
