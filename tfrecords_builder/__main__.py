@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import flags
 
-from tfrecords_builder import SHARD_MB
+from tfrecords_builder import SHARD_MB, options
 from tfrs import command, registry
 from tfrs.errors import UserError, unknown
 
@@ -65,7 +65,8 @@ def build() -> None:
     if not FLAGS.dataset:
         raise UserError(f"nothing to do; give --dataset ({', '.join(registry.DATASETS)}) or {', '.join(SUBCOMMANDS)}")
     split_files = parse_split_files(FLAGS.split_file)
-    dataset = registry.dataset(FLAGS.dataset)(seed=FLAGS.seed)
+    kind = registry.dataset(FLAGS.dataset)
+    dataset = kind(seed=FLAGS.seed, **options.given(kind))
     from tfrecords_builder.plan import plan
     from tfrecords_builder.show import summary
     from tfrecords_builder.simulate import is_simulated, simulate
@@ -75,7 +76,7 @@ def build() -> None:
     root = Path(FLAGS.input or f"data/{dataset.name}")
     if FLAGS.synthesize:
         simulate(dataset, root, FLAGS.synthesize, FLAGS.seed)
-    options = {
+    origin = {
         "split_file": split_files,
         "val_fraction": FLAGS.val_fraction,
         "limit": FLAGS.limit,
@@ -93,11 +94,14 @@ def build() -> None:
         shard_mb=FLAGS.shard_mb,
         workers=FLAGS.workers,
         overwrite=FLAGS.overwrite,
-        options={"seed": FLAGS.seed, **{name: value for name, value in options.items() if value}},
+        options={"seed": FLAGS.seed, **{name: value for name, value in origin.items() if value}},
     )
     seconds, megabytes = time.monotonic() - start, _megabytes(directory) - before
     wrote = f"wrote {megabytes:.1f} MB in {seconds:.1f} s ({megabytes / seconds:.1f} MB/s)"
     print(f"{directory}: {'already built: nothing to do' if already else wrote}")
+    for reason, count in dataset.left_out(root).items():
+        if count:
+            print(f"  left out: {count} {reason}")
     print(summary(records))
     for split in dataset.splits:
         if split not in splits or not records.count(split):

@@ -107,7 +107,8 @@ def _tasks(dataset: Dataset, root: Path, directory: Path, splits: dict, shard_mb
 def _spec(dataset: Dataset, splits: dict, shard_mb: float, options: dict) -> dict:
     digests = {split: hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16] for split, keys in splits.items()}
     counts = {split: len(keys) for split, keys in splits.items()}
-    return {"format": records.FORMAT, "shard_mb": shard_mb, **asdict(dataset), **options, "patches": counts, "keys": digests}
+    spec = {"format": records.FORMAT, "shard_mb": shard_mb, **asdict(dataset), **options, "patches": counts, "keys": digests}
+    return json.loads(json.dumps(spec))  # as it will be read again to be compared: tuples are lists
 
 
 def _same_spec(directory: Path, found: dict, wanted: dict) -> None:

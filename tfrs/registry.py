@@ -8,6 +8,7 @@ DATASETS = {
     "sen12ms": "tfrs.datasets.sen12ms:Sen12MS",
     "eurosat": "tfrs.datasets.eurosat:EuroSat",
     "eurosat_rgb": "tfrs.datasets.eurosat:EuroSatRgb",
+    "multisenge": "tfrs.datasets.multisenge:MultiSenGE",
 }
 
 MODELS = {

@@ -50,6 +50,14 @@ class Dataset(ABC):
     def synthesize(self, root: Path, n: int, seed: int) -> None:
         """Write `n` simulated patches in the official layout, with the real dtypes, band order, CRS and names."""
 
+    def patch(self, key: str) -> str:
+        """The patch that a key stands for: keys of one patch, such as its dates, belong to one split."""
+        return key
+
+    def left_out(self, root: Path) -> dict[str, int]:
+        """Numbers of patches in no split by the reason, from names alone; the builder prints them."""
+        return {}
+
     def not_found(self, root: Path) -> UserError:
         """The error for a root without a single patch of this data set."""
         if not root.exists():
