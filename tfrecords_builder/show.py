@@ -64,7 +64,7 @@ def summary(records: Records) -> str:
     if records.manifest["quarantined"]:
         lines.append(f"  in quarantine: {records.manifest['quarantined']}, see {records.directory / QUARANTINE}")
     if differing := disagreement(records):
-        lines.append(f"  labels differ from the map in {len(differing)} records, e.g. {differing[0]}")
+        lines.append(f"  labels differ from the map in {len(differing)} record{'s' * (len(differing) > 1)}, e.g. {differing[0]}")
     return "\n".join(lines)
 
 
