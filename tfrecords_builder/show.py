@@ -64,7 +64,9 @@ def summary(records: Records) -> str:
     if records.manifest["quarantined"]:
         lines.append(f"  in quarantine: {records.manifest['quarantined']}, see {records.directory / QUARANTINE}")
     if differing := disagreement(records):
-        lines.append(f"  labels differ from the map in {len(differing)} record{'s' * (len(differing) > 1)}, e.g. {differing[0]}")
+        lines.append(
+            f"  labels differ from the map in {len(differing)} record{'s' * (len(differing) > 1)}, e.g. {differing[0]}"
+        )
     return "\n".join(lines)
 
 
@@ -113,7 +115,8 @@ def _fields(records: Records) -> list[tuple[str, ...]]:
         if spec.scheme:
             rows.append((name, spec.kind, f"of {records.schema.classes(name)} classes ({spec.scheme})"))
         else:
-            rows.append((name, spec.kind, f"{spec.dtype} {'x'.join(map(str, spec.shape))}".strip()))
+            shape = "x".join(map(str, spec.shape)).replace("-1", "T")
+            rows.append((name, spec.kind, f"{spec.dtype} {shape}".strip()))
     return rows
 
 

@@ -56,6 +56,10 @@ def load(
         UserError: An unknown input, augmentation or split; an empty split; a batch that the workers cannot share.
     """
     sensors = select(records.sensors, resolve(inputs, records.sensors))
+    if any(records.schema.fields[name].series for name in sensors):
+        raise UserError(
+            f"{records.directory}: the records hold series of images; models of one image need --form=single records"
+        )
     count = records.count(split)
     if not count:
         raise UserError(f"{records.directory}: split {split!r} has no record")

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from tfrecords_builder.plan import plan
+from tfrecords_builder.verify import find_problems
+from tfrecords_builder.writer import write
 from tfrs import geotiff
 from tfrs.datasets.multisenge import MultiSenGE
 from tfrs.errors import BadPatch, UserError
@@ -231,3 +233,64 @@ def test_wrong_options(options, message):
 def test_another_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="no multisenge patch found"):
         MultiSenGE().index(tmp_path, "train")
+
+
+SERIES = MultiSenGE(form="series", max_days=4)
+
+
+def test_a_series_is_the_single_records_of_a_patch_in_order(tmp_path):
+    write_patch(tmp_path)
+    series, single = SERIES.read(tmp_path, NAME), MultiSenGE(max_days=4)
+    assert (series["s2"].shape, series["s1"].shape) == ((3, 10, 256, 256), (3, 2, 256, 256))
+    assert series["date"] == "2020-07-20,2020-08-05,2020-09-04"
+    assert series["s1_date"] == "2020-07-21,2020-08-05,2020-09-08"
+    for step, day in enumerate(DAYS["s2"]):
+        one = single.read(tmp_path, f"31UGQ_{day}_2570_5140")
+        assert (one["date"], one["s1_date"]) == (series["date"].split(",")[step], series["s1_date"].split(",")[step])
+        for field in ("s2", "s1"):
+            np.testing.assert_array_equal(series[field][step], one[field])
+    summer = replace(SERIES, dates="2020-08-01..2020-08-31").read(tmp_path, NAME)
+    assert (summer["date"], summer["s2"].shape[0]) == ("2020-08-05", 1)
+
+
+def test_series_have_the_splits_of_single_records(labels_only):
+    series, single = all_keys(SERIES, labels_only), all_keys(MultiSenGE(), labels_only)
+    for split, keys in single.items():
+        assert series[split] == sorted({MultiSenGE().patch(key) for key in keys})
+    assert all_keys(replace(SERIES, dates="2021-01-01..2021-12-31"), labels_only) == {"train": [], "val": [], "test": []}
+
+
+def test_a_key_of_the_other_form_is_refused(tmp_path):
+    write_patch(tmp_path)
+    for dataset, key in ((SERIES, KEY), (MultiSenGE(), NAME)):
+        with pytest.raises(BadPatch, match="this patch has 2020-07-20, 2020-08-05, 2020-09-04"):
+            dataset.read(tmp_path, key)
+
+
+def test_series_in_records(tmp_path):
+    names = ["31UGQ_0_0", "31UGQ_257_0"]
+    for name in names:
+        write_patch(tmp_path, name, seed=len(name))
+    path = tmp_path / "labels" / "31UGQ_257_0.json"
+    content = json.loads(path.read_text())
+    content["corresponding_s2"] = content["corresponding_s2"].split(";", 1)[1]  # without the last date
+    path.write_text(json.dumps(content))
+    records = write(SERIES, tmp_path, tmp_path / "out", {"train": names})
+    assert records.index("train")["steps_s2"].tolist() == records.index("train")["steps_s1"].tolist() == [3, 2]
+    found = {sample["key"]: sample for sample in records.samples("train")}
+    for name in names:
+        expected = SERIES.read(tmp_path, name)
+        for field in ("s2", "s1", "ground_reference"):
+            np.testing.assert_array_equal(found[name][field], expected[field])
+    pixels = np.concatenate([found[name]["s2"][:, 3].ravel() for name in names])
+    assert records.statistics["s2"]["B05"]["mean"] == pytest.approx(pixels.mean())
+    assert records.statistics["s2"]["B05"]["std"] == pytest.approx(pixels.std())
+    assert find_problems(records) == []
+    decoded = records.schema.decode(SERIES.schema.encode(expected), ["s1", "s2"])
+    np.testing.assert_array_equal(decoded["s1"], expected["s1"])
+    assert decoded["s2"].shape == (2, 10, 256, 256)
+    tfds = pytest.importorskip("tensorflow_datasets")
+    read = tfds.builder_from_directory(str(records.directory)).as_dataset(split="train")
+    for example in read.as_numpy_iterator():
+        np.testing.assert_array_equal(example["s2"], found[example["key"].decode()]["s2"])
+    assert sorted(np.shape(example["s1"]) for example in read.as_numpy_iterator()) == [(2, 2, 256, 256), (3, 2, 256, 256)]

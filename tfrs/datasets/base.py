@@ -31,6 +31,7 @@ class Dataset(ABC):
     schema: ClassVar[Schema]
     layout: ClassVar[str]  # how a patch's file is found, for the error that says it was not
     splits: ClassVar[tuple[str, ...]] = SPLITS
+    series_length: ClassVar[int] = 1  # usual length of a series, from which the number of shards is guessed
 
     seed: int = 0
 
