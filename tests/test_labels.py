@@ -93,3 +93,32 @@ def test_legends_are_complete(name):
     for column in (scheme.classes, scheme.numbers, scheme.colors):
         assert len(column) == len(set(column)) == len(scheme.classes)
     assert all(re.fullmatch("[0-9a-f]{6}", color) for color in scheme.colors)
+
+
+def test_multisenge_legend_is_that_of_table_1():
+    # The paper prints "Groces" for groves, an error of spelling.
+    names = [
+        "Dense Built-Up",
+        "Sparse Built-Up",
+        "Specialized Built-Up Areas",
+        "Specialized but Vegetative Areas",
+        "Large Scale Networks",
+        "Arable Lands",
+        "Vineyards",
+        "Orchards",
+        "Grasslands",
+        "Groves, Hedges",
+        "Forests",
+        "Open Spaces, Mineral",
+        "Wetlands",
+        "Water Surfaces",
+    ]
+    assert dict(zip(labels.MULTISENGE.numbers, labels.MULTISENGE.classes, strict=True)) == dict(enumerate(names, 1))
+
+
+def test_urban_task_keeps_five_classes_and_sums_the_rest():
+    fractions = np.arange(14.0)
+    urban = fractions @ labels.merge_matrix("multisenge", "multisenge_urban")
+    assert urban.tolist() == [0, 1, 2, 3, 4, sum(range(5, 14))]
+    assert labels.MULTISENGE_URBAN.numbers == (1, 2, 3, 4, 5, 6)
+    assert labels.MULTISENGE_URBAN.classes[:5] == labels.MULTISENGE.classes[:5]

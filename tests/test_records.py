@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from small_records import write_records
 
@@ -30,7 +30,6 @@ def framed(payloads):
     return b"".join(part for data in payloads for part in records.frame(data))
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=400), max_size=4))
 def test_frames_are_those_of_tensorflow(tmp_path_factory, payloads):
     path = tmp_path_factory.mktemp("shard") / "shard"

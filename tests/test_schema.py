@@ -80,7 +80,7 @@ def test_parse_gives_back_what_was_encoded(pair, before):
     assert_same(schema.parse(np.frombuffer(buffer, np.uint8), len(before), len(before) + len(data)), values)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(schemas_and_samples())
 def test_tensorflow_decodes_what_was_encoded(pair):
     schema, values = pair

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfrs import tasks
 from tfrs.errors import UserError
 from tfrs.labels import EUROSAT, IGBP, IGBP_SIMPLIFIED, Scheme
+from tfrs.labels import MULTISENGE as MULTISENGE_14
 from tfrs.schema import Field, Schema
 
 SEN12MS = Schema(
@@ -216,3 +217,24 @@ def test_records_of_other_classes_are_refused(change):
 def test_scheme_of_another_name_is_taken_as_it_is():
     scheme = Scheme("mine", ("wet", "dry"), (1, 2), ("0000ff", "ffff00"))
     assert create("", Schema({"label": Field("label", scheme="mine")}, {"mine": scheme})).scheme is scheme
+
+
+MULTISENGE = Schema(
+    {"labels": Field("labels", scheme="multisenge"), "fractions": Field("fractions", scheme="multisenge")},
+    {"multisenge": MULTISENGE_14},
+)
+
+
+def test_labels_of_the_map_s_own_scheme_are_the_target_unless_fractions_are_asked_for():
+    options = {"threshold": 0.1, "inclusive": False, "label_smoothing": 0.0}
+    assert tasks.create("", MULTISENGE, **options).columns == ("labels",)
+    assert tasks.create("", MULTISENGE, labels="fractions", **options).columns == ("fractions",)
+    assert tasks.create("", SEN12MS, **options).columns == ("fractions",)
+    assert tasks.create("", SEN12MS, labels="stored", **options).columns == ("labels",)
+
+
+def test_a_threshold_that_would_do_nothing_is_refused():
+    with pytest.raises(UserError, match="give --labels=fractions with --threshold"):
+        tasks.create("", MULTISENGE, threshold=0.3, inclusive=False, label_smoothing=0.0)
+    with pytest.raises(UserError, match=r"unknown source of labels 'fraction'. Did you mean 'fractions'"):
+        tasks.create("", MULTISENGE, labels="fraction", threshold=0.1, inclusive=False, label_smoothing=0.0)

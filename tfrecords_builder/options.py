@@ -6,19 +6,43 @@ from absl import flags
 
 from tfrs.errors import UserError
 
-_BIGEARTHNET = "bigearthnet, bigearthnet_v2: "
-flags.DEFINE_string(
-    "resampling",
-    None,
-    _BIGEARTHNET + "how bands at 20 and 60 m become 120x120: nearest, bilinear (the data set's own choice) or cubic",
-)
-flags.DEFINE_bool("native_resolution", None, _BIGEARTHNET + "keep bands at their size, one raster per resolution")
-flags.DEFINE_bool("s1", None, _BIGEARTHNET + "pair with Sentinel-1; --nos1 takes Sentinel-2 alone")
-flags.DEFINE_bool("keep_unrecommended", None, _BIGEARTHNET + "keep patches with snow, clouds, shadows or no 19-class label")
-flags.DEFINE_string("split_lists", None, "bigearthnet: place of train.csv, val.csv, test.csv (default: beside the data)")
-flags.DEFINE_bool("reference_map", None, "bigearthnet_v2: store the reference map; --noreference_map leaves it out")
 
-OPTIONS = ("resampling", "native_resolution", "s1", "keep_unrecommended", "split_lists", "reference_map")
+class _Values(flags.ArgumentParser):
+    """Values separated by commas, as a tuple."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def parse(self, argument):
+        return tuple(map(self.kind, argument.split(","))) if isinstance(argument, str) else argument
+
+
+_BIGEARTHNET = "bigearthnet, bigearthnet_v2: "
+# None: not given, the data set's own default holds.
+_DEFINED = [
+    flags.DEFINE_string(
+        "resampling", None, _BIGEARTHNET + "how bands at 20 and 60 m become 120x120: nearest, bilinear (its default) or cubic"
+    ),
+    flags.DEFINE_bool("native_resolution", None, _BIGEARTHNET + "keep bands at their size, one raster per resolution"),
+    flags.DEFINE_bool("s1", None, _BIGEARTHNET + "pair with Sentinel-1; --nos1 takes Sentinel-2 alone"),
+    flags.DEFINE_bool(
+        "keep_unrecommended", None, _BIGEARTHNET + "keep patches with snow, clouds, shadows or no label"
+    ),
+    flags.DEFINE_string("split_lists", None, "bigearthnet: place of train.csv, val.csv, test.csv (default: beside the data)"),
+    flags.DEFINE_bool("reference_map", None, "bigearthnet_v2: store the reference map; --noreference_map leaves it out"),
+    flags.DEFINE_enum("form", None, ["single", "series"], "multisenge: a record per patch and date, or per patch"),
+    flags.DEFINE_string("dates", None, "multisenge: Sentinel-2 dates, all, first, monthly or YYYY-MM-DD..YYYY-MM-DD (all)"),
+    flags.DEFINE_integer("max_days", None, "multisenge: largest distance in days from Sentinel-2 to Sentinel-1 (2)", 0),
+    flags.DEFINE_enum(
+        "split", None, ["random", "spatial"], "multisenge: spatial leaves out neighbours of val and test (random)"
+    ),
+    flags.DEFINE(_Values(str), "tiles", None, "multisenge: only these tiles, e.g. 31UGQ,32ULU"),
+    flags.DEFINE(
+        _Values(float), "test_area", None, "multisenge: minx,miny,maxx,maxy of test, longitude and latitude or the tile's UTM"
+    ),
+]
+OPTIONS = [flag.name for flag in _DEFINED]
 
 
 def create(kind: type, **settings):

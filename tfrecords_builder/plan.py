@@ -27,8 +27,10 @@ def plan(
         limit: At most this many patches per split.
 
     Raises:
-        UserError: A split file names an unknown patch, or a patch twice.
+        UserError: A split file names an unknown patch, or a patch twice; or records of one patch are in two splits.
     """
+    if getattr(dataset, "split", "") == "spatial" and (split_files or val_fraction is not None):
+        raise UserError("--split=spatial keeps neighbours apart; it cannot stand beside --split_file or --val_fraction")
     if split_files:
         splits = _from_files(split_files, dataset.keys(root))
     else:
@@ -36,10 +38,25 @@ def plan(
     if val_fraction is not None:
         if not 0 < val_fraction < 1:
             raise UserError(f"--val_fraction is {val_fraction:g}; give a number between 0 and 1")
-        pool = _shuffled(splits.get("train", []) + splits.get("val", []), seed, "val_fraction")
-        cut = round(val_fraction * len(pool))
-        splits |= {"val": pool[:cut], "train": pool[cut:]}
+        keys = splits.get("train", []) + splits.get("val", [])
+        pool = _shuffled(list({dataset.patch(key) for key in keys}), seed, "val_fraction")
+        val = set(pool[: round(val_fraction * len(pool))])
+        splits |= {
+            "val": [k for k in keys if dataset.patch(k) in val],
+            "train": [k for k in keys if dataset.patch(k) not in val],
+        }
+    _check_apart(dataset, splits)
     return {split: _shuffled(keys, seed, split)[:limit] for split, keys in splits.items() if keys}
+
+
+def _check_apart(dataset: Dataset, splits: dict[str, list[str]]) -> None:
+    owner: dict[str, str] = {}
+    for split, keys in splits.items():
+        for patch in map(dataset.patch, keys):
+            if owner.setdefault(patch, split) != split:
+                raise UserError(
+                    f"records of patch {patch} are in {owner[patch]} and in {split}; put all of them into one split"
+                )
 
 
 def _shuffled(keys: list[str], seed: int, purpose: str) -> list[str]:

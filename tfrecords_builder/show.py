@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from tfrecords_builder import dates
 from tfrs.labels import Scheme, merge_matrix
 from tfrs.records import QUARANTINE, Records
 
 DENSE = "dense"
 FORMS = {"fractions": DENSE, "label": "single label", "labels": "multi label"}
 FIGURE = "class_distribution.png"
-REASONS = 10  # as many reasons of quarantine are listed, the most frequent ones
+REASONS = 10  # as many reasons of quarantine are listed, the most frequent ones, and as many records as examples
 
 
 def legend(records: Records) -> Scheme:
@@ -50,6 +51,8 @@ def describe(records: Records) -> str:
         ("Splits", _table(_splits(records))),
         *((f"Classes of {split} ({legend(records).name})", _table(_classes(records, split))) for split in manifest["splits"]),
         ("Bands of train", _table(_bands(records), left=2)),
+        *((title, _table(rows)) for title, rows in dates.sections(records)),
+        *_disagreement(records),
         (f"In quarantine: {manifest['quarantined']}", _reasons(records)),
     ]
     return "\n\n".join("\n".join([title, *lines]) for title, lines in sections)
@@ -60,7 +63,24 @@ def summary(records: Records) -> str:
     lines = _table([(split, f"{records.count(split)} records") for split in records.manifest["splits"]])
     if records.manifest["quarantined"]:
         lines.append(f"  in quarantine: {records.manifest['quarantined']}, see {records.directory / QUARANTINE}")
+    if differing := disagreement(records):
+        lines.append(
+            f"  labels differ from the map in {len(differing)} record{'s' * (len(differing) > 1)}, e.g. {differing[0]}"
+        )
     return "\n".join(lines)
+
+
+def disagreement(records: Records) -> list[str]:
+    """Keys of the records whose labels, given beside a map of the same classes, are not the classes of the map."""
+    fields = records.schema.fields
+    if not {"labels", "fractions"} <= fields.keys() or fields["labels"].scheme != fields["fractions"].scheme:
+        return []
+    keys = []
+    for split in records.manifest["splits"]:
+        table = records.index(split)
+        differs = (table["labels"].astype(bool) != (table["fractions"] > 0)).any(axis=1)
+        keys += [key.decode() for key in table["key"][differs]]
+    return keys
 
 
 def draw_class_distribution(records: Records) -> Path:
@@ -92,9 +112,9 @@ def _simulated(records: Records) -> bool:
 def _fields(records: Records) -> list[tuple[str, ...]]:
     rows = []
     for name, spec in records.schema.fields.items():
-        form = f"{spec.dtype} {'x'.join(map(str, spec.shape))}"
+        shape = "x".join(map(str, spec.shape)).replace("-1", "T")
         classes = f"of {records.schema.classes(name)} classes ({spec.scheme})" if spec.scheme else ""
-        rows.append((name, spec.kind, f"{form} {classes}".strip()))
+        rows.append((name, spec.kind, f"{spec.dtype} {shape} {classes}".strip()))
     return rows
 
 
@@ -134,6 +154,12 @@ def _reasons(records: Records) -> list[str]:
     if len(tally) > REASONS:
         rows.append((f"{sum(tally.values()) - sum(n for _, n in tally.most_common(REASONS))} x", "other reasons"))
     return _table(rows, left=2) if rows else []
+
+
+def _disagreement(records: Records) -> list[tuple[str, list[str]]]:
+    keys = disagreement(records)
+    more = [f"  and {len(keys) - REASONS} more"] if len(keys) > REASONS else []
+    return [(f"Labels that differ from the map: {len(keys)}", [*(f"  {k}" for k in keys[:REASONS]), *more])] if keys else []
 
 
 def _table(rows: list[tuple[str, ...]], left: int = 1) -> list[str]:

@@ -94,7 +94,8 @@ def write(
 def _tasks(dataset: Dataset, root: Path, directory: Path, splits: dict, shard_mb: float) -> list[ShardTask]:
     if not any(splits.values()):
         raise UserError(f"{root}: no patch in any split; nothing to write")
-    size = sum(field.nbytes for field in dataset.schema.fields.values())
+    fields = dataset.schema.fields.values()
+    size = sum(field.nbytes * (dataset.series_length if field.series else 1) for field in fields)
     tasks = []
     for split, keys in splits.items():
         shards = max(1, round(len(keys) * size / (shard_mb * 1e6)))
@@ -107,7 +108,8 @@ def _tasks(dataset: Dataset, root: Path, directory: Path, splits: dict, shard_mb
 def _spec(dataset: Dataset, splits: dict, shard_mb: float, options: dict) -> dict:
     digests = {split: hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16] for split, keys in splits.items()}
     counts = {split: len(keys) for split, keys in splits.items()}
-    return {"format": records.FORMAT, "shard_mb": shard_mb, **asdict(dataset), **options, "patches": counts, "keys": digests}
+    spec = {"format": records.FORMAT, "shard_mb": shard_mb, **asdict(dataset), **options, "patches": counts, "keys": digests}
+    return json.loads(json.dumps(spec))  # as it will be read again to be compared: tuples are lists
 
 
 def _same_spec(directory: Path, found: dict, wanted: dict) -> None:
@@ -223,8 +225,10 @@ def write_shard(task: ShardTask, count: Callable[[], None] = _count_patch) -> No
                 written += 1
                 if task.split == "train":
                     for sensor in task.dataset.sensors:
-                        patch = BandStatistics.measure(sample[sensor.name], sensor.nodata)
-                        statistics[sensor.name] = statistics[sensor.name].merge(patch)
+                        images = sample[sensor.name]
+                        for image in images.reshape(-1, *images.shape[-3:]):  # one, or those of a series
+                            patch = BandStatistics.measure(image, sensor.nodata)
+                            statistics[sensor.name] = statistics[sensor.name].merge(patch)
         result = {
             "records": written,
             "bytes": temporary.stat().st_size,

@@ -56,6 +56,7 @@ def task(experiment: Experiment, records: Records) -> Task:
     return tasks.create(
         experiment.task,
         records.schema,
+        labels=experiment.labels,
         threshold=experiment.threshold,
         inclusive=experiment.threshold_inclusive,
         label_smoothing=experiment.label_smoothing,

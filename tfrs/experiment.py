@@ -26,6 +26,9 @@ class Experiment:
     records: str = _setting("records/sen12ms", "folder of the records, or one above it (the newest version is taken)")
     run_dir: str = _setting("", "folder of the run; empty: runs/<experiment>-<model>-<input>-<time>")
     task: str = _setting("", "multi_label or single_label; empty: multi_label where the records have multi-labels")
+    labels: str = _setting(
+        "", "multi_label: stored (the records' own), or fractions (classes above --threshold); empty: as the data set has it"
+    )
     threshold: float = _setting(0.1, "multi_label: a class is a label above this fraction of the patch")
     threshold_inclusive: bool = _setting(
         False, "multi_label: a fraction equal to the threshold is a label too (reference code)"

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import rasterio
+import rasterio.crs
+import rasterio.warp
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -97,3 +99,14 @@ def write(path: str | os.PathLike, raster: Raster, **profile) -> None:
             target.write(raster.data)
             if raster.descriptions:
                 target.descriptions = raster.descriptions
+
+
+def project(x: np.ndarray, y: np.ndarray, source: str, target: str) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates (N,) of one CRS in another, both as in `Raster.crs`; longitude and latitude are x and y."""
+    east, north = rasterio.warp.transform(source, target, x, y)
+    return np.array(east), np.array(north)
+
+
+def wkt(crs: str) -> str:
+    """A CRS of `Raster.crs` as well-known text."""
+    return rasterio.crs.CRS.from_string(crs).to_wkt()

@@ -165,7 +165,40 @@ BIGEARTHNET_19 = _scheme(
     ],
 )
 
-SCHEMES = {scheme.name: scheme for scheme in (IGBP, IGBP_SIMPLIFIED, EUROSAT, BIGEARTHNET_43, BIGEARTHNET_19)}
+# Wenger et al. 2022, Table 1. The colours of its Figure 4 are not in the text, so these are ours.
+MULTISENGE = _scheme(
+    "multisenge",
+    [
+        (1, "Dense Built-Up", "a50f15"),
+        (2, "Sparse Built-Up", "e34a33"),
+        (3, "Specialized Built-Up Areas", "9a4fb0"),
+        (4, "Specialized but Vegetative Areas", "8fd6a0"),
+        (5, "Large Scale Networks", "5a5a5a"),
+        (6, "Arable Lands", "f2e394"),
+        (7, "Vineyards", "b5739d"),
+        (8, "Orchards", "d98032"),
+        (9, "Grasslands", "b6d957"),
+        (10, "Groves, Hedges", "6aa84f"),
+        (11, "Forests", "1b7a2f"),
+        (12, "Open Spaces, Mineral", "c9bfb0"),
+        (13, "Wetlands", "4fb3a5"),
+        (14, "Water Surfaces", "2a6fbb"),
+    ],
+)
+
+# The urban task of its section 4: classes 1 to 5, and all others as class 6.
+MULTISENGE_URBAN = _scheme(
+    "multisenge_urban",
+    [
+        *zip(MULTISENGE.numbers[:5], MULTISENGE.classes[:5], MULTISENGE.colors[:5], strict=True),
+        (6, "Other", "e6e6dc"),
+    ],
+)
+
+SCHEMES = {
+    scheme.name: scheme
+    for scheme in (IGBP, IGBP_SIMPLIFIED, EUROSAT, BIGEARTHNET_43, BIGEARTHNET_19, MULTISENGE, MULTISENGE_URBAN)
+}
 
 DROPPED = -1  # in MERGES: the class has no counterpart
 
@@ -191,6 +224,7 @@ MERGES: dict[tuple[str, str], tuple[int, ...]] = {
         *(17, 17),  # 51 inland waters
         *(18, 18, 18),  # 52 marine waters
     ),
+    ("multisenge", "multisenge_urban"): (0, 1, 2, 3, 4, *[5] * 9),
 }
 
 

@@ -56,6 +56,8 @@ def load(
         UserError: An unknown input, augmentation or split; an empty split; a batch that the workers cannot share.
     """
     sensors = select(records.sensors, resolve(inputs, records.sensors))
+    if any(records.schema.fields[name].series for name in sensors):
+        raise UserError(f"{records.directory}: the records hold series of images; a model of single images needs --form=single")
     count = records.count(split)
     if not count:
         raise UserError(f"{records.directory}: split {split!r} has no record")
@@ -72,6 +74,11 @@ def load(
     dataset = sources[read](batches, itertools.count(epoch))
     dataset = dataset.map(lambda values, weight: batches.element(values, weight, task), num_parallel_calls=1)
     steps = -(-count // batch_size)
+    return finish(dataset, steps)
+
+
+def finish(dataset: tf.data.Dataset, steps: int) -> tf.data.Dataset:
+    """Batches with their number known, prefetched, in an order that does not depend on threads or autotuning."""
     options = tf.data.Options()
     options.autotune.enabled = False
     options.deterministic = True
@@ -135,12 +142,9 @@ def _random(batches: _Batches, epochs: Iterator[int]) -> tf.data.Dataset:
     table, shards = records.index(split), records.shards(split)
 
     def order():
-        epoch, count = next(epochs), len(table)
-        numbers = np.arange(count) if batches.seed is None else np.random.default_rng([batches.seed, epoch]).permutation(count)
-        for start in range(0, count, batches.size):
-            chosen = numbers[start : start + batches.size]
-            full = np.concatenate([chosen, np.resize(numbers, batches.size - len(chosen))])
-            yield full[batches.part], (np.arange(batches.size) < len(chosen))[batches.part], epoch
+        epoch = next(epochs)
+        for numbers, weight in order_of(len(table), batches.size, batches.seed, epoch):
+            yield numbers[batches.part], weight[batches.part], epoch
 
     def read(numbers, epoch):
         rows = table[numbers]
@@ -157,6 +161,14 @@ def _random(batches: _Batches, epochs: Iterator[int]) -> tf.data.Dataset:
         lambda numbers, weight, epoch: (tuple(tf.numpy_function(read, [numbers, epoch], types)), weight),
         num_parallel_calls=PARALLEL_CALLS,
     )
+
+
+def order_of(count: int, size: int, seed: int | None, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Record numbers and weights (size,) of each batch of an epoch; the last is filled with records that weigh 0."""
+    numbers = np.arange(count) if seed is None else np.random.default_rng([seed, epoch]).permutation(count)
+    for start in range(0, count, size):
+        chosen = numbers[start : start + size]
+        yield np.concatenate([chosen, np.resize(numbers, size - len(chosen))]), np.arange(size) < len(chosen)
 
 
 def _copy(batches: _Batches, name: str, mapped: list[np.ndarray], starts: np.ndarray) -> np.ndarray:

@@ -81,7 +81,7 @@ def index_shard(shard: Path, schema: Schema, number: int = 0) -> np.ndarray:
     """The index of one shard: a structured array with a row per record.
 
     Columns: `shard`, `start` and `end` of the serialised record, `at_<name>` (byte offset in the shard) of every raster,
-    `key`, and the values of every label, labels (multi-hot) and fractions field.
+    `steps_<name>` (length) of every series, `key`, and the values of every label, labels (multi-hot) and fractions field.
     """
     data = open_shard(shard)
     columns: dict[str, list] = {name: [] for name in ("start", "end", "key")}
@@ -93,6 +93,8 @@ def index_shard(shard: Path, schema: Schema, number: int = 0) -> np.ndarray:
             spec = schema.fields[name]
             if spec.kind == "raster":
                 columns.setdefault(f"at_{name}", []).append(value[0])
+                if spec.series:
+                    columns.setdefault(f"steps_{name}", []).append(spec.steps(value[1] - value[0]))
             elif name == "key":
                 columns["key"].append(bytes(data[slice(*value)]))
             elif spec.kind == "label":
@@ -113,6 +115,7 @@ def index_shard(shard: Path, schema: Schema, number: int = 0) -> np.ndarray:
 def index_dtype(schema: Schema, key_width: int) -> np.dtype:
     columns = [("shard", "<u4"), ("start", "<u8"), ("end", "<u8")]
     columns += [(f"at_{name}", "<u8") for name, spec in schema.fields.items() if spec.kind == "raster"]
+    columns += [(f"steps_{name}", "<u4") for name, spec in schema.fields.items() if spec.series]
     forms = {"label": lambda n: (n, "<i8"), "labels": lambda n: (n, "u1", schema.classes(n))}
     forms["fractions"] = lambda n: (n, "<f4", schema.classes(n))
     columns += [forms[spec.kind](name) for name, spec in schema.fields.items() if spec.kind in forms]

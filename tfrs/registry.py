@@ -10,6 +10,7 @@ DATASETS = {
     "eurosat_rgb": "tfrs.datasets.eurosat:EuroSatRgb",
     "bigearthnet": "tfrs.datasets.bigearthnet:BigEarthNet",
     "bigearthnet_v2": "tfrs.datasets.bigearthnet_v2:BigEarthNetV2",
+    "multisenge": "tfrs.datasets.multisenge:MultiSenGE",
 }
 
 MODELS = {

@@ -22,7 +22,7 @@ class Field:
             classes present), `fractions` (float32 per class) or `vector` (numbers as little-endian bytes, exact for
             float64, which an Example's float list is not).
         dtype: NumPy name of the element type of a raster or vector.
-        shape: Shape of a raster (C, H, W) or vector (N,).
+        shape: Shape of a raster (C, H, W) or vector (N,). A series of rasters has (-1, C, H, W): its length T varies.
         scheme: Name of the class scheme of a label, labels or fractions field, or of a raster of the scheme's numbers.
     """
 
@@ -32,8 +32,23 @@ class Field:
     scheme: str = ""
 
     @property
+    def series(self) -> bool:
+        return self.shape[:1] == (-1,)
+
+    @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize if self.dtype else 0
+        """Size of a raster or vector, or of one raster of a series; 0 for other kinds."""
+        return abs(int(np.prod(self.shape))) * np.dtype(self.dtype).itemsize if self.dtype else 0
+
+    def steps(self, size: int) -> int:
+        """Length T of a series of `size` bytes.
+
+        Raises:
+            ValueError: It is empty or no whole number of rasters.
+        """
+        if not size or size % self.nbytes:
+            raise ValueError(f"{size} bytes are no series of rasters of {self.nbytes} bytes")
+        return size // self.nbytes
 
     @property
     def stored(self) -> np.dtype:
@@ -76,7 +91,7 @@ class Schema:
             return [int(v) for v in value]
         shape = spec.shape or (self.classes(name),)
         dtype = spec.dtype or "float32"
-        if value.dtype != dtype or value.shape != shape:
+        if value.dtype != dtype or value.shape != (value.shape[:1] + shape[1:] if spec.series else shape):
             raise ValueError(f"{name} is {value.dtype} {value.shape}, schema says {dtype} {shape}")
         if spec.kind == "fractions":
             return value
@@ -97,7 +112,9 @@ class Schema:
             form = {"label": list, "labels": list, "fractions": np.ndarray}.get(spec.kind, tuple)
             if not isinstance(value, form) or (spec.kind == "label" and len(value) != 1):
                 raise ValueError(f"{name} is no {spec.kind}")
-            if spec.nbytes and value[1] - value[0] != spec.nbytes:
+            if spec.series:
+                spec.steps(value[1] - value[0])
+            elif spec.nbytes and value[1] - value[0] != spec.nbytes:
                 raise ValueError(f"{name} has {value[1] - value[0]} bytes, manifest says {spec.nbytes}")
             if spec.kind == "fractions" and len(value) != self.classes(name):
                 raise ValueError(f"{name} has {len(value)} values, manifest says {self.classes(name)}")
@@ -125,8 +142,8 @@ class Schema:
             keys: The fields wanted; all where None.
 
         Returns:
-            Per name a tensor: rasters (C, H, W) and vectors in their dtype, text as string, `label` as int64,
-            `labels` as multi-hot uint8 (classes,), `fractions` as float32 (classes,).
+            Per name a tensor: rasters (C, H, W), series (T, C, H, W) and vectors in their dtype, text as string,
+            `label` as int64, `labels` as multi-hot uint8 (classes,), `fractions` as float32 (classes,).
         """
         import tensorflow as tf
 

@@ -108,11 +108,18 @@ class MultiLabel(Task):
         return [name for name, value in zip(self.scheme.classes, values, strict=True) if value >= 0.5]
 
 
+# --labels -> the field of the records that multi-labels are made from.
+LABELS = {"stored": "labels", "fractions": "fractions"}
+
 TASKS = {task.name: task for task in (MultiLabel, SingleLabel)}
 
 
-def create(name: str, schema: Schema, *, threshold: float, inclusive: bool, label_smoothing: float) -> Task:
+def create(name: str, schema: Schema, *, threshold: float, inclusive: bool, label_smoothing: float, labels: str = "") -> Task:
     """The task `name` on records of this schema; an empty name takes multi-label where the records allow it.
+
+    Args:
+        labels: What multi-labels are made from: `fractions`, or `stored`, the labels of the records. Empty: stored where
+            the records have no fractions, or both are of one scheme, so that the labels are no merged fractions.
 
     Raises:
         UserError: The name is unknown, or the records lack its labels.
@@ -125,13 +132,23 @@ def create(name: str, schema: Schema, *, threshold: float, inclusive: bool, labe
         if "label" not in kinds:
             raise UserError(f"the records have no single label ({', '.join(kinds)}); use --task=multi_label")
         return SingleLabel(_scheme(schema, "label"), ("label",), label_smoothing)
-    if "fractions" in kinds:
-        source = schema.fields["fractions"].scheme
-        scheme = _scheme(schema, "labels" if "labels" in kinds else "fractions")
-        return MultiLabel(scheme, ("fractions",), threshold, inclusive, source)
-    if "labels" in kinds:
-        return MultiLabel(_scheme(schema, "labels"), ("labels",))
-    raise UserError(f"the records have one label per patch ({', '.join(kinds)}); use --task=single_label")
+    if not {"labels", "fractions"} & kinds.keys():
+        raise UserError(f"the records have one label per patch ({', '.join(kinds)}); use --task=single_label")
+    if (labels := labels or _usual_labels(schema)) not in LABELS:
+        raise unknown("source of labels", labels, LABELS)
+    if (field := LABELS[labels]) not in kinds:
+        raise UserError(f"--labels={labels}: the records have no {field}, only {', '.join(kinds)}")
+    scheme = _scheme(schema, "labels" if "labels" in kinds else "fractions")
+    if field == "fractions":
+        return MultiLabel(scheme, ("fractions",), threshold, inclusive, schema.fields["fractions"].scheme)
+    if "fractions" in kinds and (threshold, inclusive) != (MultiLabel.threshold, MultiLabel.inclusive):
+        raise UserError("the labels of these records are not made by a threshold; give --labels=fractions with --threshold")
+    return MultiLabel(scheme, ("labels",))
+
+
+def _usual_labels(schema: Schema) -> str:
+    schemes = {name: spec.scheme for name, spec in schema.fields.items() if name in ("labels", "fractions")}
+    return "stored" if schemes.get("fractions") in (None, schemes.get("labels")) else "fractions"
 
 
 def _scheme(schema: Schema, field: str) -> Scheme:

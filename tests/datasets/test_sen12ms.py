@@ -1,6 +1,7 @@
 import io
 import json
 import pickle
+import shutil
 import zipfile
 from collections import Counter
 
@@ -46,7 +47,8 @@ def empty_files(official, tmp_path_factory):
         (root / stray).mkdir(parents=True)
         (root / stray / "ROIs1158_spring_s2_1_p77.tif").touch()
     (root / "ROIs1868_summer.tar").touch()
-    return root, others
+    yield root, others
+    shutil.rmtree(root)
 
 
 @pytest.mark.parametrize(("split", "patches", "scenes"), [("test", 18_106, 26), ("val", 18_550, 25)])

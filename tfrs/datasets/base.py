@@ -31,6 +31,7 @@ class Dataset(ABC):
     schema: ClassVar[Schema]
     layout: ClassVar[str]  # how a patch's file is found, for the error that says it was not
     splits: ClassVar[tuple[str, ...]] = SPLITS
+    series_length: ClassVar[int] = 1  # usual length of a series, from which the number of shards is guessed
 
     seed: int = 0
 
@@ -43,7 +44,7 @@ class Dataset(ABC):
         return {key for split in self.splits for key in self.index(root, split)}
 
     def left_out(self, root: Path) -> dict[str, int]:
-        """Patches that `index` leaves out on purpose: reason -> number, for people to read."""
+        """Numbers of patches in no split by the reason, from names alone; the builder prints them."""
         return {}
 
     @abstractmethod
@@ -57,6 +58,10 @@ class Dataset(ABC):
     @abstractmethod
     def synthesize(self, root: Path, n: int, seed: int) -> None:
         """Write `n` simulated patches in the official layout, with the real dtypes, band order, CRS and names."""
+
+    def patch(self, key: str) -> str:
+        """The patch that a key stands for: keys of one patch, such as its dates, belong to one split."""
+        return key
 
     def not_found(self, root: Path) -> UserError:
         """The error for a root without a single patch of this data set."""
