@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -12,20 +11,12 @@ from tfrs import records
 from tfrs.datasets.base import Dataset
 from tfrs.errors import UserError
 from tfrs.statistics import BandStatistics
+from tfrs.storage import replacing, write_text
 
 
 def write_json(path: Path, content: dict) -> None:
     """Write JSON so that the file is either whole or not there."""
     write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def finish(dataset: Dataset, directory: Path, tasks: list, spec: dict) -> None:
@@ -93,22 +84,15 @@ def _merge_index(path: Path, parts: list[Path], schema) -> np.ndarray:
     """Join the shards' index tables on disk, so that memory does not grow with the data set."""
     tables = [np.load(part, mmap_mode="r") for part in parts]
     dtype = records.index_dtype(schema, max(table.dtype["key"].itemsize for table in tables))
-    rows = sum(map(len, tables))
-    if not rows:
-        merged = np.zeros(0, dtype)
-        np.save(path, merged)
-        return merged
-    temporary = path.with_name(path.name + ".tmp")
-    merged = np.lib.format.open_memmap(temporary, "w+", dtype, (rows,))
-    start = 0
-    for number, table in enumerate(tables):
-        part = table.astype(dtype)
-        part["shard"] = number
-        merged[start : start + len(part)] = part
-        start += len(part)
-    merged.flush()
-    os.replace(temporary, path)
-    return merged
+    # Written in sequence: a memory map would meet a full disk with a bus error.
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (sum(map(len, tables)),)}
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for number, table in enumerate(tables):
+            part = table.astype(dtype)
+            part["shard"] = number
+            file.write(part.tobytes())
+    return np.load(path, mmap_mode="r") if header["shape"][0] else np.zeros(0, dtype)
 
 
 def _write_tfds(dataset: Dataset, directory: Path, splits: dict) -> None:

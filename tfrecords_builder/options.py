@@ -26,9 +26,7 @@ _DEFINED = [
     ),
     flags.DEFINE_bool("native_resolution", None, _BIGEARTHNET + "keep bands at their size, one raster per resolution"),
     flags.DEFINE_bool("s1", None, _BIGEARTHNET + "pair with Sentinel-1; --nos1 takes Sentinel-2 alone"),
-    flags.DEFINE_bool(
-        "keep_unrecommended", None, _BIGEARTHNET + "keep patches with snow, clouds, shadows or no label"
-    ),
+    flags.DEFINE_bool("keep_unrecommended", None, _BIGEARTHNET + "keep patches with snow, clouds, shadows or no label"),
     flags.DEFINE_string("split_lists", None, "bigearthnet: place of train.csv, val.csv, test.csv (default: beside the data)"),
     flags.DEFINE_bool("reference_map", None, "bigearthnet_v2: store the reference map; --noreference_map leaves it out"),
     flags.DEFINE_enum("form", None, ["single", "series"], "multisenge: a record per patch and date, or per patch"),

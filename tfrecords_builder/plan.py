@@ -81,6 +81,8 @@ def _from_files(files: dict[str, str], known: set[str]) -> dict[str, list[str]]:
             if key in owner:
                 raise UserError(f"{file}: patch {key} stands twice ({owner[key]} and {split}); a patch has one split")
             owner[key] = split
+    if list(files.values()).count("rest") > 1:
+        raise UserError("--split_file gives the rest to several splits; a patch has one split")
     rest = sorted(known - owner.keys())
     return splits | {split: rest for split, file in files.items() if file == "rest"}
 

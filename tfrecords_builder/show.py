@@ -1,7 +1,6 @@
 """What is in a set of records, in words, tables and a figure; all from the manifest and the quarantine list."""
 
 import json
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from tfrecords_builder import dates
 from tfrs.labels import Scheme, merge_matrix
 from tfrs.records import QUARANTINE, Records
+from tfrs.storage import replacing
 
 DENSE = "dense"
 FORMS = {"fractions": DENSE, "label": "single label", "labels": "multi label"}
@@ -95,9 +95,8 @@ def draw_class_distribution(records: Records) -> Path:
         for split in records.manifest["splits"]
     }
     path = records.directory / FIGURE
-    temporary = path.with_name(path.name + ".tmp")
-    plots.class_distribution(legend(records), panels, _title(records)).savefig(temporary, format="png")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        plots.save(plots.class_distribution(legend(records), panels, _title(records)), temporary)
     return path
 
 

@@ -156,7 +156,8 @@ def _differing(rows: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Which rows differ in any column; keys are compared whatever the width of their column."""
     wrong = np.zeros(len(table), bool)
     for name in table.dtype.names:
-        wrong |= (rows[name] != table[name]).reshape(len(table), -1).any(axis=1)
+        differs = rows[name] != table[name]
+        wrong |= differs.any(axis=tuple(range(1, differs.ndim)))
     return wrong
 
 

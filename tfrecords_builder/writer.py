@@ -22,6 +22,7 @@ from tfrs.datasets.base import Dataset
 from tfrs.errors import BadPatch, UserError
 from tfrs.progress import progress
 from tfrs.statistics import BandStatistics
+from tfrs.storage import replacing
 
 LOCK = "lock"
 BUILD = ".build"  # holds the results of finished shards until the manifest is written
@@ -211,38 +212,41 @@ def _count_patch() -> None:
 def write_shard(task: ShardTask, count: Callable[[], None] = _count_patch) -> None:
     """Write one shard, its index and its result; the shard appears under its name only when it is complete."""
     target = task.directory / task.name
-    temporary = target.with_name(target.name + ".tmp")
+    try:
+        with replacing(target) as temporary:
+            result = _write_records(task, temporary, count)
+            np.save(task.index, records.index_shard(temporary, task.dataset.schema))
+        metadata.write_json(task.result, result)
+    except OSError as error:
+        raise _storage_error(target, error) from error
+
+
+def _write_records(task: ShardTask, path: Path, count: Callable[[], None]) -> dict:
+    """Write the frames of a shard; returns what the manifest will say of it."""
     statistics = {sensor.name: BandStatistics.empty(len(sensor.bands)) for sensor in task.dataset.sensors}
     quarantine: list[dict] = []
     crc = google_crc32c.Checksum()
     written = 0
-    try:
-        with open(temporary, "wb") as file:
-            for sample in _read(task, quarantine, count):
-                for part in records.frame(task.dataset.schema.encode(sample)):
-                    file.write(part)
-                    crc.update(part)
-                written += 1
-                if task.split == "train":
-                    for sensor in task.dataset.sensors:
-                        images = sample[sensor.name]
-                        for image in images.reshape(-1, *images.shape[-3:]):  # one, or those of a series
-                            patch = BandStatistics.measure(image, sensor.nodata)
-                            statistics[sensor.name] = statistics[sensor.name].merge(patch)
-        result = {
-            "records": written,
-            "bytes": temporary.stat().st_size,
-            "crc32c": crc.hexdigest().decode(),
-            "statistics": {name: value.to_lists() for name, value in statistics.items()},
-            "quarantine": quarantine,
-        }
-        np.save(task.index, records.index_shard(temporary, task.dataset.schema))
-        os.replace(temporary, target)
-        metadata.write_json(task.result, result)
-    except OSError as error:
-        raise _storage_error(target, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with open(path, "wb") as file:
+        for sample in _read(task, quarantine, count):
+            for part in records.frame(task.dataset.schema.encode(sample)):
+                file.write(part)
+                crc.update(part)
+            written += 1
+            if task.split == "train":
+                for sensor in task.dataset.sensors:
+                    images = sample[sensor.name]
+                    for image in images.reshape(-1, *images.shape[-3:]):  # one, or those of a series
+                        patch = BandStatistics.measure(image, sensor.nodata)
+                        statistics[sensor.name] = statistics[sensor.name].merge(patch)
+        size = file.tell()
+    return {
+        "records": written,
+        "bytes": size,
+        "crc32c": crc.hexdigest().decode(),
+        "statistics": {name: value.to_lists() for name, value in statistics.items()},
+        "quarantine": quarantine,
+    }
 
 
 def _read(task: ShardTask, quarantine: list[dict], count: Callable[[], None]) -> Iterable[dict]:

@@ -1,7 +1,6 @@
 """Exact evaluation of a model on a split, and the report of a run."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tfrs import assemble, metrics, plots
 from tfrs.errors import UserError
 from tfrs.experiment import REPORT, Experiment, read_run
 from tfrs.records import Records
+from tfrs.storage import write_text
 from tfrs.tasks import Task
 
 BEST = "best.weights.h5"
@@ -91,8 +91,8 @@ def report(experiment: Experiment, folder: Path, records: Records, task: Task, m
     suffix = "" if split == final_split(records) else f"-{split}"
     plots.save(plots.confusion(matrix, task.scheme), folder / f"confusion{suffix}.png")
     plots.save(plots.class_scores(scores["per_class"], task.scheme), folder / f"f1{suffix}.png")
-    _write(folder / f"report{suffix}.md", to_markdown(scores, suffix))
-    _write(folder / REPORT.replace(".json", f"{suffix}.json"), json.dumps(scores, indent=1) + "\n")
+    write_text(folder / f"report{suffix}.md", to_markdown(scores, suffix))
+    write_text(folder / REPORT.replace(".json", f"{suffix}.json"), json.dumps(scores, indent=1) + "\n")
     return scores
 
 
@@ -128,9 +128,3 @@ def to_markdown(scores: dict, suffix: str = "") -> str:
     if scores["task"] == "multi_label":
         note += "\nOverall accuracy is the share of right yes/no decisions over all patches and classes.\n"
     return head + "\n".join(rows) + f"\n{note}\n![Confusion](confusion{suffix}.png)\n\n![F1](f1{suffix}.png)\n"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

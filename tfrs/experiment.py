@@ -8,6 +8,7 @@ from pathlib import Path
 from tfrs.errors import UserError
 from tfrs.registry import MODELS
 from tfrs.sensors import INPUTS
+from tfrs.storage import write_text
 
 FLAGS_FILE = "flags.txt"
 REPORT = "report.json"
@@ -98,7 +99,7 @@ def open_run(experiment: Experiment, kind: str) -> tuple[Experiment, Path]:
     if found and (other := _differences(found, dataclasses.replace(experiment, run_dir=found.run_dir))):
         raise UserError(f"{folder} holds a run with other settings ({other}); give another --run_dir, or delete the folder")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FLAGS_FILE).write_text(experiment.to_flags())
+    write_text(folder / FLAGS_FILE, experiment.to_flags())
     return experiment, folder
 
 

@@ -18,6 +18,7 @@ from tfrs.experiment import REPORT, Experiment, open_run
 from tfrs.export import export
 from tfrs.progress import progress
 from tfrs.records import Records
+from tfrs.storage import replacing
 from tfrs.tasks import Task
 
 MONITOR = "average_f1"  # of the validation split; not its loss, which the padding of Keras would enter
@@ -186,9 +187,7 @@ class History:
 
     def append(self, row: dict) -> None:
         self.rows.append(row)
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        with open(temporary, "w", newline="") as file:
+        with replacing(self.path) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, row)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(temporary, self.path)

@@ -19,7 +19,12 @@ ALL = sorted(key for keys in OWN.values() for key in keys)
 
 def dataset(**splits):
     splits = splits or OWN
-    return SimpleNamespace(splits=("train", "val", "test"), index=lambda root, split: sorted(splits[split]))
+    return SimpleNamespace(
+        splits=("train", "val", "test"),
+        index=lambda root, split: sorted(splits[split]),
+        keys=lambda root: {key for keys in splits.values() for key in keys},
+        patch=lambda key: key,
+    )
 
 
 def as_sets(splits):
