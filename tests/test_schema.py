@@ -40,6 +40,10 @@ def sample(**changes):
     return {**values, **changes}
 
 
+# Rasters (C, H, W) and series of them (T, C, H, W).
+RASTERS = hnp.array_shapes(min_dims=3, max_dims=4, max_side=4)
+
+
 @st.composite
 def schemas_and_samples(draw):
     fields, values = {}, {}
@@ -49,10 +53,9 @@ def schemas_and_samples(draw):
         classes = len(SCHEMES[scheme].classes)
         if kind in ("raster", "vector"):
             dtype = draw(st.sampled_from(["uint8", "int16", "uint16", "int32", "int64", "float32", "float64"]))
-            shape = draw(
-                hnp.array_shapes(min_dims=3, max_dims=3, max_side=4) if kind == "raster" else hnp.array_shapes(max_dims=1)
-            )
-            fields[name], values[name] = Field(kind, dtype, shape), draw(hnp.arrays(dtype, shape))
+            shape = draw(hnp.array_shapes(min_dims=1, max_dims=1) if kind == "vector" else RASTERS)
+            values[name] = draw(hnp.arrays(dtype, shape))
+            fields[name] = Field(kind, dtype, (-1, *shape[1:]) if len(shape) == 4 else shape)
         elif kind == "text":
             fields[name], values[name] = Field(kind), draw(st.text())
         elif kind == "label":
@@ -147,6 +150,7 @@ def test_encode_refuses_a_missing_field():
     ("name", "spec", "message"),
     [
         ("s2", Field("raster", "uint16", (2, 3, 5)), "s2 has 48 bytes, manifest says 60"),
+        ("s2", Field("raster", "uint16", (-1, 2, 3, 5)), "48 bytes are no series of rasters of 60 bytes"),
         ("s2", Field("label", scheme="eurosat"), "s2 is no label"),
         ("label", Field("fractions", scheme="igbp"), "label is no fractions"),
         ("labels", Field("label", scheme="igbp_simplified"), "labels is no label"),
@@ -165,7 +169,7 @@ def test_parse_refuses_class_ids_outside_the_legend(changes):
         SMALL.parse(SMALL.encode(sample(**changes)))
 
 
-@pytest.mark.parametrize("schema", [SMALL, *(registry.dataset(name).schema for name in registry.DATASETS)])
+@pytest.mark.parametrize("schema", [SMALL, *(registry.dataset(name)().schema for name in registry.DATASETS)])
 def test_manifest_keeps_the_schema(schema):
     assert Schema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
 

@@ -76,6 +76,7 @@ def build() -> None:
     if FLAGS.synthesize:
         simulate(dataset, root, FLAGS.synthesize, FLAGS.seed)
     made_with = {
+        "input": str(root),
         "split_file": split_files,
         "val_fraction": FLAGS.val_fraction,
         "limit": FLAGS.limit,

@@ -89,7 +89,7 @@ def _from_files(files: dict[str, str], known: set[str]) -> dict[str, list[str]]:
 
 def _read_list(file: str) -> list[str]:
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}; --split_file wants text files, one patch name per line") from error
     except UnicodeDecodeError as error:

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -86,9 +87,9 @@ def write(
             done = sum(len(task.keys) for task in tasks) - sum(len(task.keys) for task in todo)
             _run(todo, workers, done)
             metadata.finish(dataset, directory, tasks, spec)
+            shutil.rmtree(directory / BUILD)
     except OSError as error:
         raise _storage_error(directory, error) from error
-    shutil.rmtree(directory / BUILD)
     return records.Records(directory)
 
 
@@ -201,6 +202,8 @@ _counter = None
 def _share(counter) -> None:
     global _counter
     _counter = counter
+    # A worker whose parent was killed would wait for tasks for ever.
+    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def _count_patch() -> None:

@@ -67,7 +67,10 @@ def parse(buffer, start: int, end: int) -> dict[str, tuple[int, int] | np.ndarra
         ValueError: The bytes are not such an Example.
     """
     try:
-        return dict(_parse_entry(buffer, *span) for _, span in _fields(buffer, *_only(buffer, start, end, _FIRST)))
+        entries = list(_fields(buffer, *_only(buffer, start, end, _FIRST)))
+        if any(tag != _FIRST for tag, _ in entries):
+            raise ValueError(f"not a tf.train.Example: bad field at byte {start}")
+        return dict(_parse_entry(buffer, *span) for _, span in entries)
     except (IndexError, KeyError, struct.error, UnicodeDecodeError) as error:
         raise ValueError(f"not a tf.train.Example: {error}") from error
 
@@ -78,8 +81,8 @@ def _parse_entry(buffer, start: int, end: int):
     ((kind, span),) = _fields(buffer, *parts[_SECOND])
     if kind == _BYTES:
         return name, _only(buffer, *span, _FIRST)
-    values = list(_fields(buffer, *span))
-    span = values[0][1] if values else (0, 0)  # protobuf leaves out an empty list
+    if span[0] < span[1]:  # protobuf leaves out an empty list
+        span = _only(buffer, *span, _FIRST)
     if kind == _FLOATS:
         return name, np.frombuffer(bytes(buffer[slice(*span)]), "<f4")
     if kind == _INTS:
@@ -119,5 +122,7 @@ def _integers(buffer, at: int, end: int) -> list[int]:
     values = []
     while at < end:
         value, at = _read_varint(buffer, at)
+        if value >> 64 or at > end:
+            raise ValueError(f"not a tf.train.Example: bad integer before byte {at}")
         values.append(value - (1 << 64) if value >> 63 else value)
     return values

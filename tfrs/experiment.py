@@ -12,6 +12,7 @@ from tfrs.storage import write_text
 
 FLAGS_FILE = "flags.txt"
 REPORT = "report.json"
+EXPORT = "export"
 
 
 def _setting(default, text: str):
@@ -54,6 +55,12 @@ class Experiment:
     mixed_precision: str = _setting("", "bfloat16 or float16: compute in it, keep float32 weights")
     cpu_devices: int = _setting(1, "split the CPU into this many logical devices, to try several replicas without GPUs")
 
+    def __post_init__(self):
+        lowest = {"epochs": 1, "batch_size": 1, "patience": 1, "seed": 0, "cpu_devices": 1}
+        for name, low in lowest.items():
+            if getattr(self, name) < low:
+                raise UserError(f"--{name}={getattr(self, name)} is too low; give {low} or more")
+
     def to_flags(self) -> str:
         """The settings as a flag file, one flag a line."""
         return "".join(f"--{f.name}={_text(getattr(self, f.name))}\n" for f in fields(self))
@@ -90,7 +97,7 @@ def open_run(experiment: Experiment, kind: str) -> tuple[Experiment, Path]:
         name = f"{kind}-{experiment.model}-{''.join(c if c.isalnum() or c == '_' else '-' for c in experiment.input)}"
         for folder in sorted(Path("runs").glob(f"{name}-*"), reverse=True):
             same = dataclasses.replace(experiment, run_dir=str(folder))
-            if not (folder / REPORT).exists() and _read_flags(folder) == same:
+            if not is_finished(folder) and _read_flags(folder) == same:
                 return same, folder
         experiment = dataclasses.replace(experiment, run_dir=f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     folder = Path(experiment.run_dir)
@@ -101,6 +108,11 @@ def open_run(experiment: Experiment, kind: str) -> tuple[Experiment, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / FLAGS_FILE, experiment.to_flags())
     return experiment, folder
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run is trained and exported; the export comes last, and as a whole."""
+    return (folder / EXPORT).exists()
 
 
 def read_run(folder: Path) -> Experiment:

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfrs import __version__, assemble
-from tfrs.experiment import Experiment
+from tfrs.experiment import EXPORT, Experiment
 from tfrs.records import Records
 from tfrs.tasks import Task
 
@@ -30,8 +30,8 @@ class Server(tf.Module):
 
 def export(experiment: Experiment, folder: Path, records: Records, task: Task, model: keras.Model, scores: dict) -> Path:
     """Write `<folder>/export`: the SavedModel and `card.json`."""
-    target = folder / "export"
-    temporary = folder / "export.tmp"
+    target = folder / EXPORT
+    temporary = folder / f"{EXPORT}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     server = Server(model, task)
     signature = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name) for tensor in model.inputs}

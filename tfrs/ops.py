@@ -54,6 +54,8 @@ def symmetry(image: np.ndarray, code: int) -> np.ndarray:
 
 def crop(size: int) -> Op:
     """A square window of `size` pixels at a random place."""
+    if size < 1:
+        raise UserError(f"crop:{size} leaves no pixel; give a size of 1 or more")
 
     def apply(images: Images, seeds: np.ndarray) -> Images:
         height, width = min(batch.shape[2:] for batch in images.values())

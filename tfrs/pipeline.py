@@ -72,7 +72,8 @@ def load(
     augmentations = ops.parse(augment, scales)
     batches = _Batches(records, split, sensors, task.columns, batch_size, worker, augmentations, seed)
     dataset = sources[read](batches, itertools.count(epoch))
-    dataset = dataset.map(lambda values, weight: batches.element(values, weight, task), num_parallel_calls=1)
+    shapes = batches.shapes()
+    dataset = dataset.map(lambda values, weight: batches.element(values, weight, shapes, task), num_parallel_calls=1)
     steps = -(-count // batch_size)
     return finish(dataset, steps)
 
@@ -126,11 +127,14 @@ class _Batches:
         table = self.records.index(self.split)
         return [np.dtype(self.sensors[name].dtype) for name in self.sensors] + [table.dtype[c].base for c in self.columns]
 
-    def element(self, values, weight, task: Task):
-        """Tensors in the order of `names` as (images, target, weight), with static shapes."""
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one sample of every sensor, after augmentation, and column."""
         images = {name: np.zeros((1, *self.shape(name)), sensor.dtype) for name, sensor in self.sensors.items()}
         shapes = {name: image.shape[1:] for name, image in self.augment(images, [b""], 0).items()}
-        shapes |= {name: self.records.index(self.split).dtype[name].shape for name in self.columns}
+        return shapes | {name: self.records.index(self.split).dtype[name].shape for name in self.columns}
+
+    def element(self, values, weight, shapes: dict[str, tuple[int, ...]], task: Task):
+        """Tensors in the order of `names` as (images, target, weight), with static shapes."""
         rows = self.part.stop - self.part.start
         tensors = {name: tf.ensure_shape(t, (rows, *shapes[name])) for name, t in zip(self.names, values, strict=True)}
         target = task.target({name: tensors[name] for name in self.columns})
@@ -206,6 +210,8 @@ def _sequential(batches: _Batches, epochs: Iterator[int]) -> tf.data.Dataset:
     def stream(epoch):
         if batches.seed is None:
             return tf.data.TFRecordDataset(paths).map(lambda record: (record, epoch))
+        # Seed of this function's graph only; with a global seed of 0, shuffle cannot take a tensor as its own.
+        tf.random.set_seed(1)
         seed = tf.constant(batches.seed, tf.int64) + epoch
         shards = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths), seed, reshuffle_each_iteration=False)
         mixed = shards.interleave(tf.data.TFRecordDataset, cycle_length=min(4, len(paths)))

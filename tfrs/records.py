@@ -135,12 +135,11 @@ class Records:
         path = self.directory / MANIFEST
         try:
             self.manifest = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise UserError(f"{path}: not JSON ({error}); build the records again with --overwrite") from error
-        if self.manifest.get("format") != FORMAT:
-            raise UserError(
-                f"{path}: records of format {self.manifest.get('format')}, this version reads format {FORMAT}; build them again"
-            )
+        form = self.manifest.get("format") if isinstance(self.manifest, dict) else None
+        if form != FORMAT:
+            raise UserError(f"{path}: records of format {form}, this version reads format {FORMAT}; build them again")
         try:
             self.name: str = self.manifest["dataset"]
             self.schema = Schema.from_json(self.manifest["schema"])
@@ -149,8 +148,10 @@ class Records:
                 for name, s in self.manifest["sensors"].items()
             }
             self.statistics: dict[str, dict[str, dict]] = self.manifest["statistics"]
-        except KeyError as error:
-            raise UserError(f"{path}: {error} is missing; build the records again with --overwrite") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: not a manifest of this package ({error}); build the records again with --overwrite"
+            ) from error
         # Descriptors are limited (often 1,024) and a large set has more shards, so only the latest stay mapped.
         self.open = functools.lru_cache(maxsize=256)(open_shard)
 

@@ -91,6 +91,8 @@ class Schema:
             return [int(v) for v in value]
         shape = spec.shape or (self.classes(name),)
         dtype = spec.dtype or "float32"
+        if spec.series and not len(value):
+            raise ValueError(f"{name} is a series without an image")
         if value.dtype != dtype or value.shape != (value.shape[:1] + shape[1:] if spec.series else shape):
             raise ValueError(f"{name} is {value.dtype} {value.shape}, schema says {dtype} {shape}")
         if spec.kind == "fractions":

@@ -111,6 +111,8 @@ def _explicit(spec: str, sensors: Mapping[str, Sensor]) -> dict[str, tuple[str, 
         named, _, listed = part.rpartition(":")
         for band in listed.split(","):
             owners = [named] if named else [name for name, sensor in sensors.items() if band in sensor.bands]
+            if len(owners) > 1:
+                raise UserError(f"input {spec!r}: {band} is a band of {' and '.join(owners)}; write {owners[0]}:{band}")
             if not owners:
                 known = {b for sensor in sensors.values() for b in sensor.bands}
                 raise unknown("input or band", band, [*INPUTS, *sorted(known)])

@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfrs import assemble, evaluate, metrics
 from tfrs.board import Board
 from tfrs.errors import UserError
-from tfrs.experiment import REPORT, Experiment, open_run
+from tfrs.experiment import Experiment, is_finished, open_run
 from tfrs.export import export
 from tfrs.progress import progress
 from tfrs.records import Records
@@ -45,7 +46,7 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
         optimizer.build(model.trainable_variables)
     assemble.batches(experiment, records, task, "train", training=True)  # wrong settings show before a folder is made
     experiment, folder = open_run(experiment, kind)
-    if (folder / REPORT).exists():
+    if is_finished(folder):
         print(f"run {folder} is finished already: nothing to train")
     else:
         print(f"run {folder}: {model.count_params():,} parameters on {strategy.num_replicas_in_sync} device(s)")
@@ -67,9 +68,15 @@ def fit(
     strategy: tf.distribute.Strategy,
 ) -> None:
     """Run the epochs that are left, until the last or until `patience` epochs brought no better score."""
-    epoch, best, best_epoch = (tf.Variable(v, trainable=False) for v in (0, -1.0, 0))
+    epoch, best_epoch = (tf.Variable(0, trainable=False) for _ in range(2))
+    best = tf.Variable(-1.0, trainable=False, dtype=tf.float64)
+    # Keras does not show the random state of its layers (dropout) to checkpoints.
+    weights = {id(variable) for variable in model.weights}
+    random = [variable.value for variable in model.variables if id(variable) not in weights]
     # The state is saved together with the weights, so a restart knows the best score as well as the epoch.
-    checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, epoch=epoch, best=best, best_epoch=best_epoch)
+    checkpoint = tf.train.Checkpoint(
+        model=model, optimizer=optimizer, random=random, epoch=epoch, best=best, best_epoch=best_epoch
+    )
     manager = tf.train.CheckpointManager(checkpoint, str(folder / "checkpoints"), max_to_keep=2, checkpoint_name="epoch")
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_consumed()
@@ -94,6 +101,7 @@ def fit(
                     f"the training loss of epoch {number} is {loss}; the last good state is kept in {folder / 'checkpoints'}. "
                     "Lower --learning_rate in a new --run_dir, or look for extreme values with tfrecords_builder show"
                 )
+            share_batch_statistics(strategy, model)
             matrix, val_loss = measure(val)
             scores = metrics.scores(matrix, task.scheme.classes)
             better = scores[MONITOR] > float(best)
@@ -152,6 +160,17 @@ def make_train_step(strategy: tf.distribute.Strategy, model: keras.Model, optimi
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_step, (images, target, weight)), axis=None)
 
     return train_step
+
+
+def share_batch_statistics(strategy: tf.distribute.Strategy, model: keras.Model) -> None:
+    """Give every replica the mean of the replicas' moving averages.
+
+    In Keras 3.15 each replica updates a copy of its own, and a checkpoint or export would hold only the first one's.
+    """
+    if strategy.num_replicas_in_sync > 1:
+        for variable in model.non_trainable_variables:
+            copies = strategy.experimental_local_results(variable.value)
+            variable.value.assign(np.mean([copy.numpy() for copy in copies], axis=0))
 
 
 @contextlib.contextmanager

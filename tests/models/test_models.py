@@ -75,6 +75,7 @@ def test_kernels_are_he_normal(published):
     for kernel in kernels(ours):
         ratio = kernel.std() / math.sqrt(2 / np.prod(kernel.shape[:-1]))
         assert ratio == pytest.approx(1, abs=4 / math.sqrt(kernel.size))
+        assert np.abs(kernel).max() > 1.9 * kernel.std()  # of a uniform distribution it is 1.73
         ratios.append(ratio)
     assert len(ratios) > 50 and np.mean(ratios) == pytest.approx(1, abs=2e-3)
 

@@ -18,7 +18,7 @@ class Normalize(keras.layers.Layer):
     """
 
     def __init__(self, mean, std, clip=None, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # Keras would cast float32 inputs to half precision before `call`
         self.mean, self.std = [float(v) for v in mean], [float(v) for v in std]
         self.clip = None if clip is None else [float(v) for v in clip]
 
