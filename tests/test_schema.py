@@ -163,7 +163,7 @@ def test_parse_refuses_class_ids_outside_the_legend(changes):
         SMALL.parse(SMALL.encode(sample(**changes)))
 
 
-@pytest.mark.parametrize("schema", [SMALL, *(registry.dataset(name).schema for name in registry.DATASETS)])
+@pytest.mark.parametrize("schema", [SMALL, *(registry.dataset(name)().schema for name in registry.DATASETS)])
 def test_manifest_keeps_the_schema(schema):
     assert Schema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
 
