@@ -55,7 +55,7 @@ class MultiSenGE(Dataset):
       of both, whose dates are separated by commas.
     - Splits: none published. All days of a patch are in one split; a tenth of the patches, or those in the test area, is
       test, a fifth of the rest val.
-    - Licence: CC BY 4.0. https://doi.org/10.5281/zenodo.6375466
+    - Licence: see https://doi.org/10.5281/zenodo.6375466; the ground reference derives from data under Etalab licence 2.0.
 
     Attributes:
         form: `single`: one record per patch and Sentinel-2 day; `series`: one per patch, `s2` (T, 10, H, W) and for each
