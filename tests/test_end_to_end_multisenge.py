@@ -159,7 +159,7 @@ def test_bad_patches_are_left_out_and_named(built, tmp_path):
 
 def test_options_of_another_data_set_are_refused(built, tmp_path):
     done = run(tmp_path, "tfrecords_builder", "--dataset=eurosat", "--tiles=31UGQ", status=1)
-    assert done.stderr == "error: --tiles is no option of data set eurosat; it has no options\n"
+    assert done.stderr == "error: --tiles is no option of data set eurosat; its options: none\n"
     done = run(tmp_path, "tfrecords_builder", "--dataset=multisenge", "--test_area=here", status=2)
     assert "test_area" in done.stderr
     done = run(built[0], "tfrecords_builder", "--dataset=multisenge", "--tiles=31UGR", "--output=other", status=1)

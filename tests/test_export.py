@@ -100,7 +100,9 @@ def test_card(exported, records, raw):
     assert [card["inputs"][name]["unit"] for name in BANDS] == ["digital number (reflectance x 10,000)", "decibel"]
     assert [entry["name"] for entry in card["classes"]] == list(IGBP_SIMPLIFIED.classes)
     assert card["classes"][9] == {"name": "Water", "number": 10, "color": "#1c0dff"}
-    assert card["scheme"] == "igbp_simplified" and card["patch_size"] == 16 and card["normalization"] == "records"
+    assert card["scheme"] == "igbp_simplified" and card["patch_size"] == 16
+    assert card["normalization"]["statistics"] == "records"
+    assert card["normalization"]["s1"]["mean"] == [card["statistics"]["s1"][band]["mean"] for band in BANDS["s1"]]
     assert card["scores"] == {"average_f1": 0.5, "per_class": {"Forest": {"f1": None}}}
     assert card["data"]["dataset"] == "small" and card["data"]["spec"]["patches"] == {"train": 20, "val": 5, "test": 5}
     assert Experiment.from_flags("\n".join(card["flags"])) == experiment

@@ -185,7 +185,7 @@ def test_no_manifest(tmp_path):
         ("", "not JSON"),
         ('{"format": 2}', "records of format 2, this version reads format 1; build them again"),
         ("{}", "records of format None"),
-        ('{"format": 1}', "'dataset' is missing; build the records again with --overwrite"),
+        ('{"format": 1}', r"not a manifest of this package \('dataset'\); build the records again"),
     ],
 )
 def test_bad_manifest(tmp_path, content, message):

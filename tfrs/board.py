@@ -44,10 +44,11 @@ class Board:
 
     def patches(self, epoch: int, dataset: tf.data.Dataset, model: keras.Model) -> None:
         """The first patches of a data set with reference and predicted labels, as in Schmitt & Wu 2021, Fig. 3."""
-        images, target, _ = next(iter(dataset))
-        images = {name: image[:PATCHES] for name, image in images.items()}
+        images, target, weight = next(iter(dataset))
+        count = min(PATCHES, int(tf.reduce_sum(weight)))  # what fills a batch weighs 0 and comes last
+        images = {name: image[:count] for name, image in images.items()}
         predicted = self.task.probabilities(model(images, training=False)).numpy()
-        true = [self.task.decode(row) for row in target[:PATCHES].numpy()]
+        true = [self.task.decode(row) for row in target[:count].numpy()]
         shown = {}
         for name, image in images.items():
             bands = self.sensors[name].display()

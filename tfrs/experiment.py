@@ -1,6 +1,7 @@
 """A training run as a flat, frozen list of settings, and the folder that belongs to it."""
 
 import dataclasses
+import math
 import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,6 +18,18 @@ EXPORT = "export"
 
 def _setting(default, text: str):
     return field(default=default, metadata={"help": text})
+
+
+_RANGES = {
+    "epochs": (1, math.inf),
+    "batch_size": (1, math.inf),
+    "patience": (1, math.inf),
+    "cpu_devices": (1, math.inf),
+    "seed": (0, 2**32 - 1),
+    "threshold": (0, 1),
+    "dropout": (0, 0.99),
+    "label_smoothing": (0, 0.99),
+}
 
 
 @dataclass(frozen=True)
@@ -56,10 +69,9 @@ class Experiment:
     cpu_devices: int = _setting(1, "split the CPU into this many logical devices, to try several replicas without GPUs")
 
     def __post_init__(self):
-        lowest = {"epochs": 1, "batch_size": 1, "patience": 1, "seed": 0, "cpu_devices": 1}
-        for name, low in lowest.items():
-            if getattr(self, name) < low:
-                raise UserError(f"--{name}={getattr(self, name)} is too low; give {low} or more")
+        for name, (low, high) in _RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise UserError(f"--{name}={getattr(self, name)} is out of range; give {low} to {high}")
 
     def to_flags(self) -> str:
         """The settings as a flag file, one flag a line."""

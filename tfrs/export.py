@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfrs import __version__, assemble
 from tfrs.experiment import EXPORT, Experiment
+from tfrs.models.build import scales
 from tfrs.records import Records
 from tfrs.tasks import Task
 
@@ -68,7 +69,10 @@ def make_card(experiment: Experiment, records: Records, task: Task, scores: dict
         "statistics": {
             name: {band: records.statistics[name][band] for band in sensor.bands} for name, sensor in sensors.items()
         },
-        "normalization": experiment.normalization,
+        "normalization": {
+            "statistics": experiment.normalization,
+            **{name: scales(sensor, records.statistics, experiment.normalization) for name, sensor in sensors.items()},
+        },
         "patch_size": records.schema.fields[next(iter(sensors))].shape[-1],
         "scores": scores,
         "data": {"dataset": records.name, "version": records.manifest["version"], "spec": records.manifest["spec"]},

@@ -54,8 +54,6 @@ def symmetry(image: np.ndarray, code: int) -> np.ndarray:
 
 def crop(size: int) -> Op:
     """A square window of `size` pixels at a random place."""
-    if size < 1:
-        raise UserError(f"crop:{size} leaves no pixel; give a size of 1 or more")
 
     def apply(images: Images, seeds: np.ndarray) -> Images:
         height, width = min(batch.shape[2:] for batch in images.values())
@@ -125,13 +123,22 @@ def _as(dtype: np.dtype, values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
 
 
-# Name -> (maker of the op from its number and the scales, the number where none is given; None: takes none or needs one).
-OPS: dict[str, tuple[Callable[[float, Scales], Op], float | None]] = {
-    "dihedral": (lambda number, scales: dihedral, 0),
-    "crop": (lambda number, scales: crop(int(number)), None),
-    "noise": (noise, 0.05),
-    "band_dropout": (band_dropout, 0.1),
-    "modality_dropout": (modality_dropout, 0.2),
+def _whole(value: float) -> bool:
+    return value >= 1 and value == value // 1
+
+
+def _share(value: float) -> bool:
+    return 0 <= value <= 1
+
+
+# Name -> maker of the op from its number and the scales, the number where none is given (None: it must be), and which
+# numbers are good.
+OPS: dict[str, tuple[Callable[[float, Scales], Op], float | None, Callable[[float], bool], str]] = {
+    "dihedral": (lambda number, scales: dihedral, 0, lambda value: value == 0, "it takes no number"),
+    "crop": (lambda number, scales: crop(int(number)), None, _whole, "the size is a whole number of pixels"),
+    "noise": (noise, 0.05, lambda value: 0 <= value < np.inf, "the amount is 0 or more"),
+    "band_dropout": (band_dropout, 0.1, _share, "the probability is between 0 and 1"),
+    "modality_dropout": (modality_dropout, 0.2, _share, "the probability is between 0 and 1"),
 }
 
 
@@ -146,13 +153,16 @@ def parse(specs: Iterable[str], scales: Scales) -> list[Op]:
         name, _, number = spec.partition(":")
         if name not in OPS:
             raise unknown("augmentation", name, OPS)
-        make, default = OPS[name]
+        make, default, valid, wanted = OPS[name]
         if not number and default is None:
             raise UserError(f"augmentation {name!r} needs a number, e.g. {name}:64")
         try:
-            ops.append(make(float(number) if number else default, scales))
+            value = float(number) if number else default
         except ValueError as error:
             raise UserError(f"augmentation {spec!r}: {error}") from error
+        if not valid(value):
+            raise UserError(f"augmentation {spec!r}: {wanted}")
+        ops.append(make(value, scales))
     return ops
 
 

@@ -212,7 +212,7 @@ def _sequential(batches: _Batches, epochs: Iterator[int]) -> tf.data.Dataset:
             return tf.data.TFRecordDataset(paths).map(lambda record: (record, epoch))
         # Seed of this function's graph only; with a global seed of 0, shuffle cannot take a tensor as its own.
         tf.random.set_seed(1)
-        seed = tf.constant(batches.seed, tf.int64) + epoch
+        seed = tf.constant(batches.seed * 1_000_003, tf.int64) + epoch  # no epoch of one seed is that of another
         shards = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths), seed, reshuffle_each_iteration=False)
         mixed = shards.interleave(tf.data.TFRecordDataset, cycle_length=min(4, len(paths)))
         return mixed.shuffle(SHUFFLE_BUFFER, seed, reshuffle_each_iteration=False).map(lambda record: (record, epoch))

@@ -47,7 +47,10 @@ def build(
         raise unknown("fusion", fusion, FUSIONS)
     encoder = registry.model(name)
     images = {key: keras.Input((len(s.bands), None, None), dtype=s.dtype, name=key) for key, s in inputs.items()}
-    planes = {key: _normalize(sensor, statistics, normalization)(images[key]) for key, sensor in inputs.items()}
+    planes = {
+        key: Normalize(**scales(sensor, statistics, normalization), name=f"normalize_{key}")(images[key])
+        for key, sensor in inputs.items()
+    }
     if fusion == "early" or len(inputs) == 1:
         joined = (
             keras.layers.Concatenate(name="fusion")(list(planes.values())) if len(planes) > 1 else planes[next(iter(planes))]
@@ -87,7 +90,12 @@ def from_scratch(model: keras.Model, name: str) -> keras.Model:
     return keras.Model.from_config({**config, "name": name})
 
 
-def _normalize(sensor: Sensor, statistics: Mapping, normalization: str) -> Normalize:
+def scales(sensor: Sensor, statistics: Mapping, normalization: str) -> dict[str, tuple[float, ...] | None]:
+    """`mean`, `std` and `clip` of a sensor's bands, in order, by the name of `--normalization`.
+
+    Raises:
+        UserError: The name is unknown, or a band has no statistics.
+    """
     if normalization == "records":
         rows = {band: (row["mean"], row["std"]) for band, row in statistics.get(sensor.name, {}).items()}
         clip = None
@@ -100,4 +108,4 @@ def _normalize(sensor: Sensor, statistics: Mapping, normalization: str) -> Norma
     if missing:
         raise UserError(f"normalization {normalization!r} has no statistics for {sensor.name} {', '.join(missing)}")
     mean, std = zip(*(rows[band] for band in sensor.bands), strict=True)
-    return Normalize(mean, std, clip, name=f"normalize_{sensor.name}")
+    return {"mean": mean, "std": std, "clip": clip}
