@@ -202,9 +202,9 @@ def test_order_of_the_bands_carries_through():
     weights[0] = weights[0][:, :, ::-1]
     backward.set_weights(weights)
     images = patches(inputs("B02,B03,B04"))["s2"]
-    np.testing.assert_allclose(
-        forward({"s2": images}, training=False), backward({"s2": images[:, ::-1].copy()}, training=False), rtol=1e-4, atol=1e-5
-    )
+    expected, found = forward({"s2": images}, training=False), backward({"s2": images[:, ::-1].copy()}, training=False)
+    scale = np.abs(expected).max()  # a logit near 0 has the rounding errors of the large ones
+    np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-5)
 
 
 def test_seed_decides_the_weights():
