@@ -34,6 +34,9 @@ flags.DEFINE_list(
     "'rest' as FILE stands for all patches in no other",
 )
 flags.DEFINE_float("val_fraction", None, "draw val at random from train and val together, this share of them")
+flags.DEFINE_list(
+    "aux", [], "name=FILE,...: rasters in any CRS that become dense layers on each patch's grid; FILE may be a VRT or a pattern"
+)
 flags.DEFINE_integer("synthesize", None, "first write this many simulated patches into --input", lower_bound=1)
 flags.DEFINE_float("shard_mb", SHARD_MB, "size of a shard in megabytes, approximately", lower_bound=0.001)
 flags.DEFINE_integer("workers", os.cpu_count(), "processes; the bytes written do not depend on it", lower_bound=1)
@@ -66,6 +69,10 @@ def build() -> None:
         raise UserError(f"nothing to do; give --dataset ({', '.join(registry.DATASETS)}) or {', '.join(SUBCOMMANDS)}")
     split_files = parse_split_files(FLAGS.split_file)
     dataset = options.create(registry.dataset(FLAGS.dataset), seed=FLAGS.seed)
+    if FLAGS.aux:
+        from tfrs.datasets import auxiliary
+
+        dataset = auxiliary.WithAuxiliary(dataset, auxiliary.parse(FLAGS.aux))
     from tfrecords_builder.plan import plan
     from tfrecords_builder.show import summary
     from tfrecords_builder.simulate import is_simulated, simulate

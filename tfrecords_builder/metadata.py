@@ -1,6 +1,5 @@
 """What stands beside the shards: manifest, index, quarantine list, and the files of TensorFlow Datasets."""
 
-import inspect
 import json
 import shutil
 from pathlib import Path
@@ -99,7 +98,7 @@ def _write_tfds(dataset: Dataset, directory: Path, splits: dict) -> None:
     info = {
         "name": dataset.name,
         "version": dataset.version,
-        "description": inspect.getdoc(type(dataset)),
+        "description": dataset.datasheet,
         "fileFormat": "tfrecord",
         "splits": [
             {

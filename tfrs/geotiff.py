@@ -1,4 +1,4 @@
-"""Rasters read and written; the only file that imports rasterio."""
+"""Rasters read and written; beside `warp`, the only file that imports rasterio."""
 
 import os
 import warnings

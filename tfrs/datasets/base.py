@@ -1,5 +1,6 @@
 """The contract of a data set: what its records hold, which patches there are, and how one is read."""
 
+import inspect
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -62,6 +63,11 @@ class Dataset(ABC):
     def patch(self, key: str) -> str:
         """The patch that a key stands for: keys of one patch, such as its dates, belong to one split."""
         return key
+
+    @property
+    def datasheet(self) -> str:
+        """What the data set is, where it comes from and how it may be used: the class's docstring."""
+        return inspect.getdoc(type(self))
 
     def not_found(self, root: Path) -> UserError:
         """The error for a root without a single patch of this data set."""
