@@ -69,10 +69,6 @@ def build() -> None:
         raise UserError(f"nothing to do; give --dataset ({', '.join(registry.DATASETS)}) or {', '.join(SUBCOMMANDS)}")
     split_files = parse_split_files(FLAGS.split_file)
     dataset = options.create(registry.dataset(FLAGS.dataset), seed=FLAGS.seed)
-    if FLAGS.aux:
-        from tfrs.datasets import auxiliary
-
-        dataset = auxiliary.WithAuxiliary(dataset, auxiliary.parse(FLAGS.aux))
     from tfrecords_builder.plan import plan
     from tfrecords_builder.show import summary
     from tfrecords_builder.simulate import is_simulated, simulate
@@ -82,6 +78,14 @@ def build() -> None:
     root = Path(FLAGS.input or f"data/{dataset.name}")
     if FLAGS.synthesize:
         simulate(dataset, root, FLAGS.synthesize, FLAGS.seed)
+    dataset = dataset.at(root)
+    if FLAGS.aux:
+        from tfrs.datasets import auxiliary
+
+        dataset = auxiliary.WithAuxiliary(dataset, auxiliary.parse(FLAGS.aux))
+    print(
+        f"{dataset.name}: {', '.join(f'{sensor.name} ({len(sensor.bands)} bands)' for sensor in dataset.sensors)} from {root}"
+    )
     made_with = {
         "input": str(root),
         "split_file": split_files,

@@ -25,10 +25,12 @@ _DEFINED = [
         "resampling", None, _BIGEARTHNET + "how bands at 20 and 60 m become 120x120: nearest, bilinear (its default) or cubic"
     ),
     flags.DEFINE_bool("native_resolution", None, _BIGEARTHNET + "keep bands at their size, one raster per resolution"),
-    flags.DEFINE_bool("s1", None, _BIGEARTHNET + "pair with Sentinel-1; --nos1 takes Sentinel-2 alone"),
+    flags.DEFINE_bool(
+        "s1", None, _BIGEARTHNET + "pair with Sentinel-1 (default: where it is there); --nos1 takes Sentinel-2 alone"
+    ),
     flags.DEFINE_bool("keep_unrecommended", None, _BIGEARTHNET + "keep patches with snow, clouds, shadows or no label"),
     flags.DEFINE_string("split_lists", None, "bigearthnet: place of train.csv, val.csv, test.csv (default: beside the data)"),
-    flags.DEFINE_bool("reference_map", None, "bigearthnet_v2: store the reference map; --noreference_map leaves it out"),
+    flags.DEFINE_bool("reference_map", None, "bigearthnet_v2: store the reference map (default: where it is there)"),
     flags.DEFINE_enum("form", None, ["single", "series"], "multisenge: a record per patch and date, or per patch"),
     flags.DEFINE_string("dates", None, "multisenge: Sentinel-2 dates, all, first, monthly or YYYY-MM-DD..YYYY-MM-DD (all)"),
     flags.DEFINE_integer("max_days", None, "multisenge: largest distance in days from Sentinel-2 to Sentinel-1 (2)", 0),

@@ -52,7 +52,7 @@ def onto(paths: Sequence[str], crs: str, transform: tuple[float, ...], size: tup
         UserError: A file is no such raster.
     """
     rows, columns = np.indices(size).reshape(2, -1) + 0.5
-    x, y = rasterio.Affine(*transform) * (columns, rows)
+    x, y = _apply(rasterio.Affine(*transform), columns, rows)
     first = _open(paths[0])
     values = np.full(rows.shape, first.nodata or 0, first.dtypes[0])
     missing = np.ones(rows.shape, bool)
@@ -61,7 +61,7 @@ def onto(paths: Sequence[str], crs: str, transform: tuple[float, ...], size: tup
         if source.dtypes != first.dtypes:
             raise UserError(f"{path}: dtype {source.dtypes[0]} differs from {first.dtypes[0]} of {paths[0]}")
         there = np.array(rasterio.warp.transform(crs, source.crs, x[missing], y[missing]))
-        column, row = np.floor(~source.transform * there).astype(np.int64)
+        column, row = np.floor(_apply(~source.transform, *there)).astype(np.int64)
         inside = (column >= 0) & (column < source.width) & (row >= 0) & (row < source.height)
         if inside.any():
             places = np.flatnonzero(missing)[inside]
@@ -72,6 +72,10 @@ def onto(paths: Sequence[str], crs: str, transform: tuple[float, ...], size: tup
     if missing.any() and first.nodata is None:
         raise BadPatch(paths[0], f"leaves {int(missing.sum())} of {missing.size} pixels uncovered and declares no nodata value")
     return values.reshape(1, *size)
+
+
+def _apply(affine: rasterio.Affine, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.array([affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f])
 
 
 def _read(source: rasterio.DatasetReader, row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

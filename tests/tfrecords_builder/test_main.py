@@ -50,7 +50,8 @@ def test_build_verify_show_stats(builder, eurosat, tmp_path):
     build = builder("--dataset", "eurosat", "--input", eurosat, "--shard_mb", 1, "--workers", 2)
     assert (build.returncode, build.stderr) == (0, "")
     assert re.search(r"^records/eurosat/1\.0\.0: wrote 2\.\d MB in \d+\.\d s \(\d+\.\d MB/s\)$", build.stdout, re.M)
-    assert [line.split() for line in build.stdout.splitlines()[1:]] == [
+    assert build.stdout.splitlines()[0].endswith(": s2 (13 bands)")
+    assert [line.split() for line in build.stdout.splitlines()[2:]] == [
         ["train", "16", "records"],
         ["val", "2", "records"],
         ["test", "2", "records"],

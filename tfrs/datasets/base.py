@@ -40,6 +40,10 @@ class Dataset(ABC):
     def index(self, root: Path, split: str) -> list[str]:
         """Keys of a split in sorted order, from names alone: no raster is opened."""
 
+    def at(self, root: Path) -> "Dataset":
+        """The data set with the options that were left open settled by what is there."""
+        return self
+
     def keys(self, root: Path) -> set[str]:
         """Keys of all splits together: what a split file may name."""
         return {key for split in self.splits for key in self.index(root, split)}

@@ -5,7 +5,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,9 @@ class BigEarthNet(BigEarthNetPatches):
         fields = {**self.common_fields(), "labels_43": Field("labels", scheme="bigearthnet_43")}
         return Schema(fields, {scheme.name: scheme for scheme in (BIGEARTHNET_19, BIGEARTHNET_43)})
 
+    def at(self, root: Path) -> "BigEarthNet":
+        return self if self.s1 is not None else replace(self, s1=(Path(root) / S1_FOLDER).is_dir())
+
     def index(self, root: Path, split: str) -> list[str]:
         root = Path(root)
         there, lists = self._names(root), self._lists(root)
@@ -95,7 +98,7 @@ class BigEarthNet(BigEarthNetPatches):
         return counts | {"listed, but not there": missing, "in no list": len(there) - int(known.sum())}
 
     def _names(self, root: Path) -> np.ndarray:
-        if self.s1 and not (root / S1_FOLDER).is_dir() and (root / S2_FOLDER).is_dir():
+        if self.paired and not (root / S1_FOLDER).is_dir() and (root / S2_FOLDER).is_dir():
             raise UserError(f"{root}: has no {S1_FOLDER}; put it there, or give --nos1 for Sentinel-2 alone")
         names = _patch_names(root) if (root / S2_FOLDER).is_dir() else ()
         if not len(names):
@@ -115,7 +118,7 @@ class BigEarthNet(BigEarthNetPatches):
         about = Metadata(folder)
         about.check_day("acquisition_date")
         tile = about.tile()
-        s1 = self._partner(Path(root), key, tile) if self.s1 else None
+        s1 = self._partner(Path(root), key, tile) if self.paired else None
         sample, path, grid = self.read_rasters(folder, s1.folder if s1 else None, tile)
         for metadata in (about, s1) if s1 else (about,):
             metadata.check_corners(path, grid)

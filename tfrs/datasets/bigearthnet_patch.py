@@ -27,18 +27,22 @@ class BigEarthNetPatches(Dataset):
         resampling: How the bands at 20 and 60 m are brought to 120x120, one of `geotiff.RESAMPLING`; GDAL does it. Bilinear
             by default, because its values stay within those measured, where cubic overshoots at edges.
         native_resolution: Keep the bands at their own size: rasters `s2_10m`, `s2_20m` and `s2_60m` in place of `s2`.
-        s1: Pair with Sentinel-1; without it the records hold Sentinel-2 alone.
+        s1: Pair with Sentinel-1, else the records hold Sentinel-2 alone. None: `at` decides by whether its folder is there.
         keep_unrecommended: Keep patches with seasonal snow, clouds or their shadows, or no label in the 19-class scheme.
     """
 
     resampling: str = "bilinear"
     native_resolution: bool = False
-    s1: bool = True
+    s1: bool | None = None
     keep_unrecommended: bool = False
 
     def __post_init__(self):
         if self.resampling not in geotiff.RESAMPLING:
             raise unknown("resampling", self.resampling, geotiff.RESAMPLING)
+
+    @property
+    def paired(self) -> bool:
+        return self.s1 is not False
 
     @functools.cached_property
     def optical(self) -> tuple[Sensor, ...]:
@@ -49,7 +53,7 @@ class BigEarthNetPatches(Dataset):
 
     @functools.cached_property
     def sensors(self) -> tuple[Sensor, ...]:
-        return (*self.optical, sentinel1()) if self.s1 else self.optical
+        return (*self.optical, sentinel1()) if self.paired else self.optical
 
     def common_fields(self) -> dict[str, Field]:
         """The fields that the records of both versions have."""

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,21 +39,30 @@ class BigEarthNetV2(BigEarthNetPatches):
     - Licence: CDLA-Permissive-1.0. https://bigearth.net
 
     Attributes:
-        reference_map: Store the reference map.
+        reference_map: Store the reference map. None: `at` decides by whether its folder is there.
     """
 
     name = "bigearthnet_v2"
     layout = f"{S2_FOLDER}/<tile>/<patch>/<patch>_B02.tif, e.g. patch S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57"
 
-    reference_map: bool = True
+    reference_map: bool | None = None
 
     @functools.cached_property
     def schema(self) -> Schema:
         fields, schemes = self.common_fields(), {"bigearthnet_19": BIGEARTHNET_19}
-        if self.reference_map:
+        if self.mapped:
             fields["reference_map"] = Field("raster", "uint16", (1, SIZE, SIZE), "bigearthnet_43")
             schemes["bigearthnet_43"] = BIGEARTHNET_43
         return Schema(fields, schemes)
+
+    @property
+    def mapped(self) -> bool:
+        return self.reference_map is not False
+
+    def at(self, root: Path) -> "BigEarthNetV2":
+        open_options = {"s1": S1_FOLDER, "reference_map": MAP_FOLDER}
+        there = {name: (Path(root) / folder).is_dir() for name, folder in open_options.items() if getattr(self, name) is None}
+        return replace(self, **there)
 
     def index(self, root: Path, split: str) -> list[str]:
         root = Path(root)
@@ -69,8 +78,8 @@ class BigEarthNetV2(BigEarthNetPatches):
 
     def _there(self, root: Path) -> np.ndarray:
         for folder, wanted, flag in (
-            (S1_FOLDER, self.s1, "--nos1 for Sentinel-2 alone"),
-            (MAP_FOLDER, self.reference_map, "--noreference_map for records without dense labels"),
+            (S1_FOLDER, self.paired, "--nos1 for Sentinel-2 alone"),
+            (MAP_FOLDER, self.mapped, "--noreference_map for records without dense labels"),
         ):
             if wanted and not (root / folder).is_dir():
                 raise UserError(f"{root}: has no {folder}; put it there, or give {flag}")
@@ -99,10 +108,10 @@ class BigEarthNetV2(BigEarthNetPatches):
             raise BadPatch(key, "not a patch name such as S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57")
         row = self._row(root, key)
         scene = key.rsplit("_", 2)[0]
-        s1 = self._partner(root, row["s1_name"]) if self.s1 else None
+        s1 = self._partner(root, row["s1_name"]) if self.paired else None
         sample, path, grid = self.read_rasters(root / S2_FOLDER / scene / key, s1, scene[-5:])
         sample |= {"key": key, "date": day(key), "labels": _class_ids(root, key, row["labels"])}
-        if self.reference_map:
+        if self.mapped:
             file = root / MAP_FOLDER / scene / key / f"{key}_reference_map.tif"
             raster = geotiff.read(file)
             sample["reference_map"] = check(file, raster, "uint16", (1, SIZE, SIZE), nodata=0)
