@@ -83,9 +83,8 @@ def build() -> None:
         from tfrs.datasets import auxiliary
 
         dataset = auxiliary.WithAuxiliary(dataset, auxiliary.parse(FLAGS.aux))
-    print(
-        f"{dataset.name}: {', '.join(f'{sensor.name} ({len(sensor.bands)} bands)' for sensor in dataset.sensors)} from {root}"
-    )
+    sensors = ", ".join(f"{sensor.name} ({len(sensor.bands)} bands)" for sensor in dataset.sensors)
+    print(f"{dataset.name} from {root}: {sensors}")
     made_with = {
         "input": str(root),
         "split_file": split_files,
