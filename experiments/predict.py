@@ -5,7 +5,6 @@ from pathlib import Path
 from absl import flags
 
 from tfrs import command
-from tfrs.errors import UserError
 
 USAGE = """
 Print the class probabilities of one patch, by an exported model.
@@ -16,12 +15,7 @@ Print the class probabilities of one patch, by an exported model.
 
 def main(arguments: list[str]) -> None:
     command.no_arguments(arguments)
-    scene = {}
-    for value in flags.FLAGS.scene:
-        sensor, _, path = value.partition("=")
-        if not path:
-            raise UserError(f"--scene has {value!r}; give sensor=path, e.g. s2=patch.tif")
-        scene[sensor] = path
+    scene = command.pairs("scene", flags.FLAGS.scene, "sensor=path, e.g. s2=patch.tif")
     command.import_tensorflow()
     from tfrs.predict import predict, read_card
 

@@ -4,6 +4,9 @@ import sys
 
 import pytest
 
+from tfrs import command
+from tfrs.errors import UserError
+
 PROGRAM = '''
 import sys
 from absl import flags
@@ -153,3 +156,20 @@ def test_lines_of_others_are_passed_on(program, tmp_path):
     )
     result = program("command.import_tensorflow(); print('still there', file=sys.stderr)")
     assert result.stderr == "a warning of somebody else\nstill there\n"
+
+
+def test_pairs_of_a_flag():
+    assert command.pairs("aux", ["gsw=a.tif", "esm=b=c.tif"], "name=path") == {"gsw": "a.tif", "esm": "b=c.tif"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["gsw"], "--aux has 'gsw'; give name=path"),
+        (["=a.tif"], "--aux has '=a.tif'; give name=path"),
+        (["gsw=a.tif", "gsw=b.tif"], "--aux names gsw twice"),
+    ],
+)
+def test_pairs_that_are_none(values, message):
+    with pytest.raises(UserError, match=message):
+        command.pairs("aux", values, "name=path")

@@ -67,7 +67,7 @@ def build() -> None:
     """Write the records that the flags ask for and print a summary."""
     if not FLAGS.dataset:
         raise UserError(f"nothing to do; give --dataset ({', '.join(registry.DATASETS)}) or {', '.join(SUBCOMMANDS)}")
-    split_files = parse_split_files(FLAGS.split_file)
+    split_files = command.pairs("split_file", FLAGS.split_file, "split=file, e.g. train=train.txt,val=val.txt,test=rest")
     dataset = options.create(registry.dataset(FLAGS.dataset), seed=FLAGS.seed)
     from tfrecords_builder.plan import plan
     from tfrecords_builder.show import summary
@@ -82,7 +82,8 @@ def build() -> None:
     if FLAGS.aux:
         from tfrs.datasets import auxiliary
 
-        dataset = auxiliary.WithAuxiliary(dataset, auxiliary.parse(FLAGS.aux))
+        layers = command.pairs("aux", FLAGS.aux, "name=path, e.g. gsw=GSW.tif,esm=ESM/*.tif")
+        dataset = auxiliary.WithAuxiliary(dataset, tuple(layers.items()))
     sensors = ", ".join(f"{sensor.name} ({len(sensor.bands)} bands)" for sensor in dataset.sensors)
     print(f"{dataset.name} from {root}: {sensors}")
     made_with = {
@@ -123,23 +124,6 @@ def build() -> None:
 
 def _megabytes(directory: Path) -> float:
     return sum(shard.stat().st_size for shard in directory.glob("*.tfrecord-?????-of-?????")) / 1e6
-
-
-def parse_split_files(values: list[str]) -> dict[str, str]:
-    """File per split from `train=FILE` and so on.
-
-    Raises:
-        UserError: A value has another form, or a split stands twice.
-    """
-    files: dict[str, str] = {}
-    for value in values:
-        split, _, file = value.partition("=")
-        if not split or not file:
-            raise UserError(f"--split_file has {value!r}; give split=file, e.g. train=train.txt,val=val.txt,test=rest")
-        if split in files:
-            raise UserError(f"--split_file names split {split} twice; a split has one file")
-        files[split] = file
-    return files
 
 
 def _verify(records) -> None:

@@ -66,6 +66,23 @@ def no_arguments(arguments: list[str]) -> None:
         raise UserError(f"unexpected argument {arguments[0]!r}; write flags as --name=value (see {_program()} --help)")
 
 
+def pairs(flag: str, values: list[str], example: str) -> dict[str, str]:
+    """The parts of a flag's `name=value` values.
+
+    Raises:
+        UserError: A value has another form, or a name stands twice.
+    """
+    found: dict[str, str] = {}
+    for text in values:
+        name, _, value = text.partition("=")
+        if not name or not value:
+            raise UserError(f"--{flag} has {text!r}; give {example}")
+        if name in found:
+            raise UserError(f"--{flag} names {name} twice")
+        found[name] = value
+    return found
+
+
 def _say(message: str, status: int) -> int:
     print(f"error: {message}", file=sys.stderr)
     return status

@@ -10,7 +10,7 @@ import rasterio.warp
 import tifffile
 
 from tfrs import geotiff
-from tfrs.datasets.auxiliary import WithAuxiliary, parse
+from tfrs.datasets.auxiliary import WithAuxiliary
 from tfrs.datasets.bigearthnet import BigEarthNet
 from tfrs.datasets.eurosat import EuroSat, EuroSatRgb
 from tfrs.errors import UserError
@@ -73,8 +73,6 @@ def test_layers_stay_with_a_data_set_that_goes_to_another_process(tmp_path):
         (lambda: WithAuxiliary(EuroSat(), (("s2", "x.tif"),)), "'s2' cannot be the name of a layer"),
         (lambda: WithAuxiliary(EuroSat(), (("a b", "x.tif"),)), "'a b' cannot be the name of a layer"),
         (lambda: WithAuxiliary(EuroSat(), (("gsw", "no/*.tif"),)).schema, r"no/\*\.tif: no such file for --aux"),
-        (lambda: parse(["gsw"]), "give name=path"),
-        (lambda: parse(["gsw=a.tif", "gsw=b.tif"]), "names gsw twice"),
     ],
 )
 def test_refusals(make, message):

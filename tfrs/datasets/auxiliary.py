@@ -66,20 +66,3 @@ def _files(pattern: str) -> tuple[str, ...]:
     if not files:
         raise UserError(f"{pattern}: no such file for --aux")
     return files
-
-
-def parse(values: list[str]) -> tuple[tuple[str, str], ...]:
-    """Layers from `name=path` values.
-
-    Raises:
-        UserError: A value has another form, or a name stands twice.
-    """
-    layers = {}
-    for value in values:
-        name, _, path = value.partition("=")
-        if not name or not path:
-            raise UserError(f"--aux has {value!r}; give name=path, e.g. gsw=GSW.tif,esm=ESM/*.tif")
-        if name in layers:
-            raise UserError(f"--aux names {name} twice; several files of one layer are a pattern or a VRT")
-        layers[name] = path
-    return tuple(layers.items())
