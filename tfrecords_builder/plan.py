@@ -77,7 +77,10 @@ def _from_files(files: dict[str, str], known: set[str]) -> dict[str, list[str]]:
         for key in splits[split]:
             if key not in known:
                 missing = sum(k not in known for k in splits[split])
-                raise UserError(f"{file}: {missing} of {len(splits[split])} patches are not in the data set, e.g. {key}")
+                raise UserError(
+                    f"{file}: {missing} of {len(splits[split])} patches are not in the data set, e.g. {key}; "
+                    f"its names look like {min(known, default='none')}"
+                )
             if key in owner:
                 raise UserError(f"{file}: patch {key} stands twice ({owner[key]} and {split}); a patch has one split")
             owner[key] = split

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tfrecords_builder import dates
-from tfrs.labels import Scheme, merge_matrix
+from tfrs.labels import MERGES, Scheme, merge_matrix
 from tfrs.records import QUARANTINE, Records
 from tfrs.storage import replacing
 
@@ -18,25 +18,28 @@ FIGURE = "class_distribution.png"
 REASONS = 10  # as many reasons of quarantine are listed, the most frequent ones, and as many records as examples
 
 
-def legend(records: Records) -> Scheme:
-    """The class scheme of the labels; dense fractions are merged into it."""
+def legends(records: Records) -> list[Scheme]:
+    """The class schemes of the patch labels, that of `label` first; that of the fractions where there are no others."""
     fields = records.schema.fields.values()
-    scheme = next(spec.scheme for kind in ("label", "labels", "fractions") for spec in fields if spec.kind == kind)
-    return records.schema.schemes[scheme]
+    names = [spec.scheme for kind in ("label", "labels") for spec in fields if spec.kind == kind]
+    names = names or [spec.scheme for spec in fields if spec.kind == "fractions"]
+    return [records.schema.schemes[name] for name in dict.fromkeys(names)]
 
 
-def class_counts(records: Records, split: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Per form of the labels, what the manifest counts of each class of `legend`, and that as a share in percent.
+def class_counts(records: Records, split: str, legend: Scheme) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Per form of the labels, what the manifest counts of each class of a legend, and that as a share in percent.
 
-    The dense form counts records' worth of labelled pixels, the others the records that carry the class.
+    The dense form counts records' worth of labelled pixels, merged into the legend, the others the records that carry the
+    class.
     """
     counts, n, forms = records.manifest["splits"][split]["classes"], records.count(split), {}
     for kind, form in FORMS.items():
         for name, spec in records.schema.fields.items():
-            if spec.kind == kind:
+            same = spec.scheme == legend.name
+            if spec.kind == kind and (same or (kind == "fractions" and (spec.scheme, legend.name) in MERGES)):
                 found = np.array(counts[name])
                 if kind == "fractions":
-                    found = n * (found @ merge_matrix(spec.scheme, legend(records).name).astype(np.float64))
+                    found = n * (found @ merge_matrix(spec.scheme, legend.name).astype(np.float64))
                 forms[form] = found, 100 * found / max(n, 1)
     return forms
 
@@ -49,7 +52,11 @@ def describe(records: Records) -> str:
         ("Sensors", _table([(s.name, s.dtype, s.unit, " ".join(s.bands)) for s in records.sensors.values()], left=4)),
         ("Fields of a record", _table(_fields(records), left=3)),
         ("Splits", _table(_splits(records))),
-        *((f"Classes of {split} ({legend(records).name})", _table(_classes(records, split))) for split in manifest["splits"]),
+        *(
+            (f"Classes of {split} ({legend.name})", _table(_classes(records, split, legend)))
+            for legend in legends(records)
+            for split in manifest["splits"]
+        ),
         ("Bands of train", _table(_bands(records), left=2)),
         *((title, _table(rows)) for title, rows in dates.sections(records)),
         *_disagreement(records),
@@ -84,19 +91,23 @@ def disagreement(records: Records) -> list[str]:
 
 
 def draw_class_distribution(records: Records) -> Path:
-    """Draw the class shares of every split into the folder of the records, as Schmitt & Wu 2021, Fig. 2."""
+    """Draw the class shares of every split into the folder of the records, as Schmitt & Wu 2021, Fig. 2.
+
+    Of several schemes of labels, it is the first.
+    """
     from tfrs import plots
 
+    legend = legends(records)[0]
     panels = {
         f"{split} ({records.count(split):,} records)": {
             f"{form} (share of {'labelled pixels' if form == DENSE else 'records'})": share
-            for form, (_, share) in class_counts(records, split).items()
+            for form, (_, share) in class_counts(records, split, legend).items()
         }
         for split in records.manifest["splits"]
     }
     path = records.directory / FIGURE
     with replacing(path) as temporary:
-        plots.save(plots.class_distribution(legend(records), panels, _title(records)), temporary)
+        plots.save(plots.class_distribution(legend, panels, _title(records)), temporary)
     return path
 
 
@@ -125,9 +136,9 @@ def _splits(records: Records) -> list[tuple[str, ...]]:
     return rows
 
 
-def _classes(records: Records, split: str) -> list[tuple[str, ...]]:
-    columns = [("class", *legend(records).classes, "sum")]
-    for form, (counts, shares) in class_counts(records, split).items():
+def _classes(records: Records, split: str, legend: Scheme) -> list[tuple[str, ...]]:
+    columns = [("class", *legend.classes, "sum")]
+    for form, (counts, shares) in class_counts(records, split, legend).items():
         if form != DENSE:
             columns.append((form, *map(str, counts), str(counts.sum())))
         columns.append((f"{DENSE} %" if form == DENSE else "%", *(f"{share:.2f}" for share in shares), f"{shares.sum():.2f}"))

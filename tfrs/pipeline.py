@@ -58,6 +58,10 @@ def load(
     sensors = select(records.sensors, resolve(inputs, records.sensors))
     if any(records.schema.fields[name].series for name in sensors):
         raise UserError(f"{records.directory}: the records hold series of images; a model of single images needs --form=single")
+    sizes = {name: records.schema.fields[name].shape[-2:] for name in sensors}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name} {height}x{width}" for name, (height, width) in sizes.items())
+        raise UserError(f"input {inputs!r} takes rasters of different sizes ({listed}); build without --native_resolution")
     count = records.count(split)
     if not count:
         raise UserError(f"{records.directory}: split {split!r} has no record")

@@ -82,7 +82,7 @@ def resolve(spec: str, sensors: Mapping[str, Sensor]) -> dict[str, tuple[str, ..
     Raises:
         UserError: The name is unknown, or the records lack a sensor or band.
     """
-    chosen = INPUTS[spec] if spec in INPUTS else _explicit(spec, sensors)
+    chosen = _by_resolution(INPUTS[spec], sensors) if spec in INPUTS else _explicit(spec, sensors)
     for name, bands in chosen.items():
         if name not in sensors:
             fit = [key for key, needs in INPUTS.items() if set(needs) <= set(sensors)]
@@ -93,6 +93,19 @@ def resolve(spec: str, sensors: Mapping[str, Sensor]) -> dict[str, tuple[str, ..
         if bands is not None:
             sensors[name].index(bands)
     return {name: esa_order(sensors[name].bands) if bands is None else bands for name, bands in chosen.items()}
+
+
+def _by_resolution(chosen: Mapping[str, tuple[str, ...] | None], sensors: Mapping[str, Sensor]) -> dict:
+    """An input's sensors, each that the records hold in parts (`s2_10m`, `s2_20m` ...) by the parts that have its bands."""
+    found = {}
+    for name, bands in chosen.items():
+        parts = {} if name in sensors else {part: s for part, s in sensors.items() if part.startswith(f"{name}_")}
+        for part, sensor in parts.items():
+            wanted = sensor.bands if bands is None else tuple(band for band in bands if band in sensor.bands)
+            found |= {part: wanted} if wanted else {}
+        if not parts:
+            found[name] = bands
+    return found
 
 
 def select(sensors: Mapping[str, Sensor], bands: Mapping[str, tuple[str, ...]]) -> dict[str, Sensor]:

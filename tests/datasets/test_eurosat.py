@@ -193,7 +193,7 @@ def test_places_without_the_data_set(tmp_path):
     (tmp_path / "text").write_text("no zip")
     assert (
         message(EuroSat(), tmp_path / "text")
-        == "text: no eurosat patch found (a file that is no zip with such members)" + expected
+        == "text: no eurosat patch found (a file in which there is none; unpack it if it is an archive)" + expected
     )
     jpegs = tmp_path / "2750" / "River"
     jpegs.mkdir(parents=True)

@@ -122,7 +122,8 @@ def test_split_files_and_val_fraction(lists):
 
 def test_unknown_patch_is_named(lists):
     file = lists("train.txt", "River_1\nRivers_2\nRiver_200\n")
-    with pytest.raises(UserError, match=rf"^{file}: 2 of 3 patches are not in the data set, e\.g\. Rivers_2$"):
+    message = rf"^{file}: 2 of 3 patches are not in the data set, e\.g\. Rivers_2; its names look like River_0$"
+    with pytest.raises(UserError, match=message):
         plan(dataset(), None, split_files={"train": file})
 
 

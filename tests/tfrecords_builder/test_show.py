@@ -3,7 +3,7 @@ import pytest
 from matplotlib.image import imread
 
 from tfrecords_builder.plan import plan
-from tfrecords_builder.show import class_counts, describe, draw_class_distribution, summary
+from tfrecords_builder.show import class_counts, describe, draw_class_distribution, legends, summary
 from tfrecords_builder.writer import write
 from tfrs import geotiff, plots
 from tfrs.datasets.sen12ms import Sen12MS
@@ -45,7 +45,7 @@ def row(text, section, name):
 
 
 def test_class_counts_are_those_of_the_patches(records):
-    forms = class_counts(records, "train")
+    forms = class_counts(records, "train", legends(records)[0])
     croplands, water = 5, 9
     assert {form: (shares[croplands], shares[water]) for form, (_, shares) in forms.items()} == {
         "dense": (pytest.approx(87.5), pytest.approx(12.5)),

@@ -81,7 +81,7 @@ class Dataset(ABC):
             seen = sorted(os.listdir(root))[:5]
             there = f"it has {', '.join(seen)}" if seen else "it is empty"
         else:
-            there = "a file that is no zip with such members"
+            there = "a file in which there is none; unpack it if it is an archive"
         return UserError(f"{root}: no {self.name} patch found ({there}); expected {self.layout}")
 
 

@@ -125,6 +125,8 @@ class BigEarthNet(BigEarthNetPatches):
         return sample | self._labels(about) | {"key": key, "date": day(key)}
 
     def _labels(self, about: "Metadata") -> Sample:
+        if not isinstance(about["labels"], list):
+            raise BadPatch(about.path, f"labels is no list but {about['labels']!r}")
         labels_43 = sorted(about.class_id(name) for name in about["labels"])
         merged = {MERGES["bigearthnet_43", "bigearthnet_19"][class_id] for class_id in labels_43}
         labels = sorted(merged - {DROPPED})

@@ -26,6 +26,31 @@ SPLIT_NAMES = {"train": "train", "val": "val", "validation": "val", "test": "tes
 OTHER_CODES = (0, 335, 990, 995, 999)
 
 
+def _checked(path: Path, table):
+    """A table whose columns have the types that are read from them, without gaps but for Sentinel-1.
+
+    Raises:
+        UserError: A column has another type, or an empty cell.
+    """
+    from pyarrow import types
+
+    def text(kind) -> bool:
+        return types.is_string(kind) or types.is_large_string(kind)
+
+    def texts(kind) -> bool:
+        return (types.is_list(kind) or types.is_large_list(kind)) and text(kind.value_type)
+
+    wanted = {"labels": (texts, "lists of text"), SNOW: (types.is_boolean, "booleans"), CLOUD: (types.is_boolean, "booleans")}
+    for column in table.column_names:
+        fits, words = wanted.get(column, (text, "text"))
+        kind = table.schema.field(column).type
+        if not fits(kind) and not (column == "s1_name" and types.is_null(kind)):
+            raise UserError(f"{path}: column {column} holds {kind}, expected {words}")
+        if column != "s1_name" and table[column].null_count:
+            raise UserError(f"{path}: column {column} has {table[column].null_count} empty cells")
+    return table
+
+
 @dataclass(frozen=True)
 class BigEarthNetV2(BigEarthNetPatches):
     """BigEarthNet v2, refined BigEarthNet or reBEN (Clasen et al. 2024).
@@ -181,7 +206,7 @@ def _metadata(root: Path, unrecommended: bool):
                 missing = [column for column in columns if column not in file.schema_arrow.names]
                 if missing:
                     raise UserError(f"{path}: has no column {', '.join(missing)}; is it the table of BigEarthNet v2?")
-                tables.append(file.read(columns))
+                tables.append(_checked(path, file.read(columns)))
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file; put BigEarthNet's {METADATA} there") from error
         except (pyarrow.ArrowException, OSError) as error:

@@ -155,7 +155,9 @@ class MultiSenGE(Dataset):
         """Pixels of Sentinel-2 and Sentinel-1 on their days, on the grid of the ground reference."""
         s2_path, s1_path = patch.path(root, "s2", s2_day), patch.path(root, "s1", s1_day)
         if (apart := int(abs(s1_day - s2_day).astype(int))) > self.max_days:
-            raise BadPatch(s2_path, f"the nearest Sentinel-1 image ({s1_day}) is {apart} days away")
+            raise BadPatch(
+                s2_path, f"the nearest Sentinel-1 image ({s1_day}) is {apart} days away (--max_days is {self.max_days})"
+            )
         s2, s1 = geotiff.read(s2_path), geotiff.read(s1_path)
         for path, image in ((s2_path, s2), (s1_path, s1)):
             _check_crs(path, image, patch)
