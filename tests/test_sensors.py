@@ -125,3 +125,14 @@ def test_sentinel_sensors():
     assert list(sensors.sentinel2().bands) == ESA
     assert (sensors.sentinel2().dtype, sensors.sentinel2().nodata) == ("uint16", 0)
     assert (sensors.sentinel1().bands, sensors.sentinel1().dtype) == (("VV", "VH"), "float32")
+
+
+def test_bands_kept_at_their_resolution_are_found_in_their_parts():
+    parts = {
+        "s2_10m": Sensor("s2_10m", ("B02", "B03", "B04", "B08"), "uint16", "DN"),
+        "s2_20m": Sensor("s2_20m", ("B05", "B11"), "uint16", "DN"),
+        "s1": sensors.sentinel1(),
+    }
+    assert sensors.resolve("irrg", parts) == {"s2_10m": ("B08", "B04", "B03")}
+    assert sensors.resolve("s2_all", parts) == {"s2_10m": ("B02", "B03", "B04", "B08"), "s2_20m": ("B05", "B11")}
+    assert sensors.resolve("s1", parts) == {"s1": ("VV", "VH")}

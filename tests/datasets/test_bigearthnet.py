@@ -260,6 +260,10 @@ def no_labels(root, key, folder):
     change(folder / f"{key}_labels_metadata.json", labels=[])
 
 
+def labels_of_another_kind(root, key, folder):
+    change(folder / f"{key}_labels_metadata.json", labels=5)
+
+
 def no_json(root, key, folder):
     (folder / f"{key}_labels_metadata.json").unlink()
 
@@ -332,6 +336,7 @@ def nan_s1(root, key, folder):
         (drop_partner, S1, "no Sentinel-1 patch of S2A"),
         (drop_vh, "_VH.tif", "no such file"),
         (no_labels, "_labels_metadata.json", "has no labels"),
+        (labels_of_another_kind, "_labels_metadata.json", "labels is no list but 5"),
         (no_json, "_labels_metadata.json", "no such file"),
         (torn_json, "_labels_metadata.json", "cannot be read as JSON"),
         (unknown_label, "_labels_metadata.json", "'Glaciers and perpetual snow' is none of the 43 classes"),

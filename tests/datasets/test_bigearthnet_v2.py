@@ -144,6 +144,26 @@ def test_parquet_without_a_needed_column(tree, column):
 
 
 @pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("labels", "Pastures", "column labels holds (large_)?string, expected lists of text"),
+        ("labels", None, "column labels has 1 empty cells"),
+        ("patch_id", None, "column patch_id has 1 empty cells"),
+        ("contains_seasonal_snow", "False", "column contains_seasonal_snow holds (large_)?string, expected booleans"),
+        ("contains_cloud_or_shadow", None, "column contains_cloud_or_shadow has 1 empty cells"),
+    ],
+)
+def test_parquet_with_cells_of_another_kind(tree, column, value, message):
+    path = tree / "metadata.parquet"
+    rows = parquet.read_table(path).to_pylist()
+    for row in rows if value else rows[:1]:
+        row[column] = value
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+    with pytest.raises(UserError, match=rf"metadata\.parquet: {message}"):
+        BigEarthNetV2().index(tree, "train")
+
+
+@pytest.mark.parametrize(
     "content, reason",
     [(None, "no such file; put BigEarthNet's metadata.parquet there"), (b"PAR1 torn", "cannot be read as Parquet")],
 )
