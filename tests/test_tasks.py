@@ -25,8 +25,9 @@ ONLY_LABELS = Schema({"labels": Field("labels", scheme="igbp_simplified")}, {"ig
 PIXELS = 256 * 256
 
 
-def create(name, schema, threshold=0.1, inclusive=False, label_smoothing=0.0):
-    return tasks.create(name, schema, threshold=threshold, inclusive=inclusive, label_smoothing=label_smoothing)
+def create(name, schema, threshold=0.1, inclusive=False, label_smoothing=0.0, scheme=""):
+    settings = {"threshold": threshold, "inclusive": inclusive, "label_smoothing": label_smoothing}
+    return tasks.create(name, schema, **settings, scheme=scheme)
 
 
 def fractions(*patches):
@@ -238,3 +239,28 @@ def test_a_threshold_that_would_do_nothing_is_refused():
         tasks.create("", MULTISENGE, threshold=0.3, inclusive=False, label_smoothing=0.0)
     with pytest.raises(UserError, match=r"unknown source of labels 'fraction'. Did you mean 'fractions'"):
         tasks.create("", MULTISENGE, labels="fraction", threshold=0.1, inclusive=False, label_smoothing=0.0)
+
+
+def test_urban_scheme_of_multisenge_by_name():
+    """Classes 1 to 5 stay, 6 to 14 are one (Wenger et al. 2022, section 4)."""
+    schema = Schema({"labels": Field("labels", scheme="multisenge")}, {"multisenge": MULTISENGE_14})
+    task = create("", schema, scheme="multisenge_urban")
+    present = np.zeros((3, 14), np.uint8)
+    present[0, [1, 4]] = present[1, [5, 13]] = present[2, [0, 8]] = 1
+    expected = [[0, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1], [1, 0, 0, 0, 0, 1]]
+    np.testing.assert_array_equal(task.target({"labels": tf.constant(present)}), expected)
+    assert task.scheme.name == "multisenge_urban"
+
+
+def test_single_labels_merge_too():
+    schema = Schema({"label": Field("label", scheme="igbp")}, {"igbp": IGBP})
+    task = create("single_label", schema, scheme="igbp_simplified")
+    np.testing.assert_array_equal(task.target({"label": tf.constant([0, 11, 13, 16], tf.int64)}), [0, 5, 5, 9])
+
+
+def test_scheme_without_a_merge():
+    schema = Schema({"labels": Field("labels", scheme="multisenge")}, {"multisenge": MULTISENGE_14})
+    with pytest.raises(
+        UserError, match=r"unknown scheme for classes of multisenge 'multisenge_urbn'\. Did you mean 'multisenge_urban'"
+    ):
+        create("", schema, scheme="multisenge_urbn")

@@ -57,6 +57,7 @@ def task(experiment: Experiment, records: Records) -> Task:
         experiment.task,
         records.schema,
         labels=experiment.labels,
+        scheme=experiment.scheme,
         threshold=experiment.threshold,
         inclusive=experiment.threshold_inclusive,
         label_smoothing=experiment.label_smoothing,

@@ -44,6 +44,9 @@ class Experiment:
     labels: str = _setting(
         "", "multi_label: stored (the records' own), or fractions (classes above --threshold); empty: as the data set has it"
     )
+    scheme: str = _setting(
+        "", "merge the records' classes into this scheme, e.g. multisenge_urban; empty: that of the records' labels"
+    )
     threshold: float = _setting(0.1, "multi_label: a class is a label above this fraction of the patch")
     threshold_inclusive: bool = _setting(
         False, "multi_label: a fraction equal to the threshold is a label too (reference code)"

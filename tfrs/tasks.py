@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfrs import metrics
 from tfrs.errors import UserError, unknown
-from tfrs.labels import SCHEMES, Scheme, merge_matrix
+from tfrs.labels import MERGES, SCHEMES, Scheme, merge_matrix
 from tfrs.schema import Schema
 
 
@@ -49,13 +49,17 @@ class SingleLabel(Task):
 
     Attributes:
         label_smoothing: Share of the target spread over all classes.
+        source: Scheme of the records' labels; merged into `scheme`.
     """
 
     name = "single_label"
     label_smoothing: float = 0.0
+    source: str = ""
 
     def target(self, columns):
-        return columns["label"]
+        if self.source == self.scheme.name:
+            return columns["label"]
+        return tf.gather(np.array(MERGES[self.source, self.scheme.name], np.int64), columns["label"])
 
     def loss(self, target, logits):
         smooth = self.label_smoothing
@@ -79,7 +83,7 @@ class MultiLabel(Task):
     Attributes:
         threshold: Fraction of the patch above which a class is a label, where the records have fractions.
         inclusive: A fraction equal to the threshold is a label too, as in the authors' code (the paper says "larger").
-        source: Scheme of the fractions; merged into `scheme` before the threshold.
+        source: Scheme of the labels or fractions; merged into `scheme`, fractions before the threshold.
     """
 
     name = "multi_label"
@@ -88,9 +92,12 @@ class MultiLabel(Task):
     source: str = ""
 
     def target(self, columns):
+        (values,) = columns.values()
+        sums = tf.cast(values, tf.float32)
+        if self.source != self.scheme.name:
+            sums = tf.matmul(sums, merge_matrix(self.source, self.scheme.name))
         if "labels" in columns:
-            return tf.cast(columns["labels"], tf.float32)
-        sums = tf.matmul(columns["fractions"], merge_matrix(self.source, self.scheme.name))
+            return tf.cast(sums > 0, tf.float32)
         # Counts of pixels in float32: a tolerance below one pixel of 256x256 keeps "exactly 10 %" exact.
         tolerance = -1e-6 if self.inclusive else 1e-6
         return tf.cast(sums > self.threshold + tolerance, tf.float32)
@@ -114,15 +121,25 @@ LABELS = {"stored": "labels", "fractions": "fractions"}
 TASKS = {task.name: task for task in (MultiLabel, SingleLabel)}
 
 
-def create(name: str, schema: Schema, *, threshold: float, inclusive: bool, label_smoothing: float, labels: str = "") -> Task:
+def create(
+    name: str,
+    schema: Schema,
+    *,
+    threshold: float,
+    inclusive: bool,
+    label_smoothing: float,
+    labels: str = "",
+    scheme: str = "",
+) -> Task:
     """The task `name` on records of this schema; an empty name takes multi-label where the records allow it.
 
     Args:
         labels: What multi-labels are made from: `fractions`, or `stored`, the labels of the records. Empty: stored where
             the records have no fractions, or both are of one scheme, so that the labels are no merged fractions.
+        scheme: Scheme that the records' classes are merged into. Empty: that of the records' own labels.
 
     Raises:
-        UserError: The name is unknown, or the records lack its labels.
+        UserError: A name is unknown, or the records lack the labels or a merge of their classes.
     """
     kinds = {spec.kind: field for field, spec in schema.fields.items() if spec.scheme}
     name = name or ("multi_label" if {"labels", "fractions"} & kinds.keys() else "single_label")
@@ -131,19 +148,35 @@ def create(name: str, schema: Schema, *, threshold: float, inclusive: bool, labe
     if name == "single_label":
         if "label" not in kinds:
             raise UserError(f"the records have no single label ({', '.join(kinds)}); use --task=multi_label")
-        return SingleLabel(_scheme(schema, "label"), ("label",), label_smoothing)
+        source = _scheme(schema, "label")
+        return SingleLabel(_merged(source, scheme), ("label",), label_smoothing, source.name)
     if not {"labels", "fractions"} & kinds.keys():
         raise UserError(f"the records have one label per patch ({', '.join(kinds)}); use --task=single_label")
     if (labels := labels or _usual_labels(schema)) not in LABELS:
         raise unknown("source of labels", labels, LABELS)
     if (field := LABELS[labels]) not in kinds:
         raise UserError(f"--labels={labels}: the records have no {field}, only {', '.join(kinds)}")
-    scheme = _scheme(schema, "labels" if "labels" in kinds else "fractions")
+    source = _scheme(schema, field)
     if field == "fractions":
-        return MultiLabel(scheme, ("fractions",), threshold, inclusive, schema.fields["fractions"].scheme)
+        usual = schema.fields["labels" if "labels" in kinds else "fractions"].scheme
+        return MultiLabel(_merged(source, scheme or usual), (field,), threshold, inclusive, source.name)
     if "fractions" in kinds and (threshold, inclusive) != (MultiLabel.threshold, MultiLabel.inclusive):
         raise UserError("the labels of these records are not made by a threshold; give --labels=fractions with --threshold")
-    return MultiLabel(scheme, ("labels",))
+    return MultiLabel(_merged(source, scheme), (field,), source=source.name)
+
+
+def _merged(source: Scheme, name: str) -> Scheme:
+    """The scheme that `source` is merged into.
+
+    Raises:
+        UserError: There is no such merge.
+    """
+    if name in ("", source.name):
+        return source
+    if (source.name, name) not in MERGES:
+        targets = [source.name, *(target for origin, target in MERGES if origin == source.name)]
+        raise unknown(f"scheme for classes of {source.name}", name, targets)
+    return SCHEMES[name]
 
 
 def _usual_labels(schema: Schema) -> str:
