@@ -264,3 +264,8 @@ def test_scheme_without_a_merge():
         UserError, match=r"unknown scheme for classes of multisenge 'multisenge_urbn'\. Did you mean 'multisenge_urban'"
     ):
         create("", schema, scheme="multisenge_urbn")
+
+
+def test_multi_labels_are_not_smoothed():
+    with pytest.raises(UserError, match="--label_smoothing is for --task=single_label"):
+        create("multi_label", SEN12MS, label_smoothing=0.1)

@@ -117,6 +117,8 @@ def build() -> None:
         if count:
             print(f"  left out: {count} {reason}")
     print(summary(records))
+    if already and records.manifest["quarantined"]:
+        print("the patches in quarantine were not tried again; --overwrite builds anew")
     for split in dataset.splits:
         if split not in splits or not records.count(split):
             print(f"warning: no patch in split {split}", file=sys.stderr)

@@ -116,6 +116,8 @@ def _spec(dataset: Dataset, splits: dict, shard_mb: float, options: dict) -> dic
 
 def _same_spec(directory: Path, found: dict, wanted: dict) -> None:
     names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+    # Other options lead to other keys: where there is such a cause, it says enough.
+    names = [name for name in names if name not in ("keys", "patches")] or names
     if names:
         difference = "; ".join(f"{name}: {found.get(name)} there, {wanted.get(name)} asked for" for name in names)
         raise UserError(
@@ -268,5 +270,6 @@ def _storage_error(path: Path, error: OSError) -> UserError:
             f"{path}: the disk is full; free some space and run the same command again, it continues where it stopped"
         )
     return UserError(
-        f"{error.filename or path}: {error.strerror}; finished shards are kept, run the same command again once it is mended"
+        f"{error.filename or path}: {error.strerror}; mend it and run the same command again (finished shards are kept), "
+        "or give another --output"
     )

@@ -89,8 +89,9 @@ def report(experiment: Experiment, folder: Path, records: Records, task: Task, m
         "confusion_matrix": matrix.tolist(),
     }
     suffix = "" if split == final_split(records) else f"-{split}"
-    plots.save(plots.confusion(matrix, task.scheme), folder / f"confusion{suffix}.png")
-    plots.save(plots.class_scores(scores["per_class"], task.scheme), folder / f"f1{suffix}.png")
+    title = f"{experiment.model}, {experiment.input}, {split}"
+    plots.save(plots.confusion(matrix, task.scheme, title), folder / f"confusion{suffix}.png")
+    plots.save(plots.class_scores(scores["per_class"], task.scheme, title), folder / f"f1{suffix}.png")
     write_text(folder / f"report{suffix}.md", to_markdown(scores, suffix))
     write_text(folder / REPORT.replace(".json", f"{suffix}.json"), json.dumps(scores, indent=1) + "\n")
     return scores

@@ -41,10 +41,10 @@ def class_distribution(legend: Scheme, panels: Mapping[str, Mapping[str, np.ndar
     return figure
 
 
-def confusion(matrix: np.ndarray, legend: Scheme) -> Figure:
+def confusion(matrix: np.ndarray, legend: Scheme, title: str = "") -> Figure:
     """A confusion matrix (K, K) in per cent of the reference class, or the 2x2 ones (K, 2, 2) of multi-labels as counts."""
     if matrix.ndim == 3:
-        return _confusion_multi_label(matrix, legend)
+        return _confusion_multi_label(matrix, legend, title)
     count = len(legend.classes)
     figure = Figure(figsize=(2 + 0.6 * count, 1.6 + 0.6 * count), dpi=150, layout="constrained")
     axes = figure.subplots()
@@ -59,11 +59,12 @@ def confusion(matrix: np.ndarray, legend: Scheme) -> Figure:
     axes.set_yticks(range(count), [f"{name} ({int(n)})" for name, n in zip(legend.classes, support[:, 0], strict=True)])
     axes.set_xlabel("predicted")
     axes.set_ylabel("reference (number of patches)")
+    axes.set_title(title)
     figure.colorbar(image, label="% of the reference class", shrink=0.8)
     return figure
 
 
-def _confusion_multi_label(matrix: np.ndarray, legend: Scheme) -> Figure:
+def _confusion_multi_label(matrix: np.ndarray, legend: Scheme, title: str) -> Figure:
     (_, false_positive), (false_negative, true_positive) = matrix.transpose(1, 2, 0)
     count = len(legend.classes)
     figure = Figure(figsize=(8, 1.2 + 0.4 * count), dpi=150, layout="constrained")
@@ -81,11 +82,12 @@ def _confusion_multi_label(matrix: np.ndarray, legend: Scheme) -> Figure:
     axes.set_yticks(range(count), legend.classes)
     axes.invert_yaxis()
     axes.set_xlabel(f"patches (of {int(matrix[0].sum())})")
-    axes.legend(loc="lower right")
+    axes.set_title(title)
+    figure.legend(loc="outside lower center", ncols=len(parts))
     return figure
 
 
-def class_scores(per_class: Mapping[str, Mapping[str, float | None]], legend: Scheme) -> Figure:
+def class_scores(per_class: Mapping[str, Mapping[str, float | None]], legend: Scheme, title: str = "") -> Figure:
     """F1 per class in the legend's colours; absent classes keep their place without a bar."""
     figure = Figure(figsize=(1.6 + 0.7 * len(legend.classes), 3.6), dpi=150, layout="constrained")
     axes = figure.subplots()
@@ -96,6 +98,7 @@ def class_scores(per_class: Mapping[str, Mapping[str, float | None]], legend: Sc
     axes.set_xticks(range(len(values)), legend.classes, rotation=30, ha="right")
     axes.set_ylim(0, 110)
     axes.set_ylabel("F1 in %")
+    axes.set_title(title)
     return figure
 
 

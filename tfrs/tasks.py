@@ -150,6 +150,8 @@ def create(
             raise UserError(f"the records have no single label ({', '.join(kinds)}); use --task=multi_label")
         source = _scheme(schema, "label")
         return SingleLabel(_merged(source, scheme), ("label",), label_smoothing, source.name)
+    if label_smoothing:
+        raise UserError("--label_smoothing is for --task=single_label; multi-labels are not smoothed")
     if not {"labels", "fractions"} & kinds.keys():
         raise UserError(f"the records have one label per patch ({', '.join(kinds)}); use --task=single_label")
     if (labels := labels or _usual_labels(schema)) not in LABELS:

@@ -14,7 +14,7 @@ import pytest
 from tfrecords_builder.plan import plan
 from tfrecords_builder.writer import write
 from tfrs import geotiff
-from tfrs.datasets import sen12ms
+from tfrs.datasets import base, sen12ms
 from tfrs.datasets.sen12ms import Sen12MS, labels_of, parse_key, paths
 from tfrs.errors import BadPatch, UserError
 from tfrs.geotiff import Raster
@@ -268,3 +268,16 @@ def test_places_without_the_data_set(tmp_path, there, message):
 def test_a_folder_of_one_season_is_enough(triplet, tmp_path):
     triplet(tmp_path, "ROIs1868_summer", 26, 4, 0)
     assert [Sen12MS().index(tmp_path, split) for split in ("train", "val", "test")] == [[], ["ROIs1868_summer_s2_26_p4"], []]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "reason"),
+    [
+        (np.full((2, 4, 4), 0.02), "float32", "no value is below 0 dB; is it linear power"),
+        (np.full((2, 4, 4), 65535), "uint16", r"every value is 65535 \(saturated\)"),
+    ],
+)
+def test_values_in_another_unit_or_saturated(values, dtype, reason):
+    raster = geotiff.Raster(values.astype(dtype))
+    with pytest.raises(BadPatch, match=reason):
+        base.check("x.tif", raster, dtype, (2, 4, 4))

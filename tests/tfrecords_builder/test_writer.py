@@ -248,7 +248,7 @@ def test_full_disk(sound, root, tmp_path, file, named):
 
 def test_place_that_cannot_be_written(root, tmp_path):
     (tmp_path / "eurosat").write_text("a file")
-    with pytest.raises(UserError, match=r"eurosat.*: Not a directory; finished shards are kept"):
+    with pytest.raises(UserError, match=r"eurosat.*: Not a directory; mend it and run the same command again"):
         build(root, tmp_path)
 
 

@@ -100,6 +100,11 @@ def check(path, raster: Raster, dtype: str, shape: tuple[int, ...], nodata: floa
         raise BadPatch(path, f"size is {data.shape[1]}x{data.shape[2]}, expected {shape[1]}x{shape[2]}")
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         raise BadPatch(path, f"{int((~np.isfinite(data)).sum())} values are NaN or infinite")
+    # Every float raster of these data sets is backscatter; not one pixel below 0 dB is no landscape, but the wrong unit.
+    if data.dtype.kind == "f" and (data >= 0).all():
+        raise BadPatch(path, "no value is below 0 dB; is it linear power? Convert it to decibels, 10 log10")
+    if data.dtype.kind == "u" and (data == np.iinfo(data.dtype).max).all():
+        raise BadPatch(path, f"every value is {np.iinfo(data.dtype).max} (saturated)")
     if raster.nodata is not None and raster.nodata != nodata and (data == raster.nodata).any():
         raise BadPatch(path, f"{int((data == raster.nodata).sum())} values are the file's nodata value {raster.nodata:g}")
     if nodata is not None and (data == nodata).all():
