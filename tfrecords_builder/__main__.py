@@ -113,9 +113,6 @@ def build() -> None:
     seconds, megabytes = time.monotonic() - start, _megabytes(directory) - before
     wrote = f"wrote {megabytes:.1f} MB in {seconds:.1f} s ({megabytes / seconds:.1f} MB/s)"
     print(f"{directory}: {'already built: nothing to do' if already else wrote}")
-    for reason, count in dataset.left_out(root).items():
-        if count:
-            print(f"  left out: {count} {reason}")
     print(summary(records))
     if already and records.manifest["quarantined"]:
         print("the patches in quarantine were not tried again; --overwrite builds anew")
