@@ -148,3 +148,9 @@ def test_seed_decides_the_run(records, straight, tmp_path):
     """The same seed does the same: the tests of interruptions."""
     train.run(settings(records, tmp_path, seed=1, **RANDOM))
     assert history(tmp_path)[0]["loss"] != history(straight)[0]["loss"]
+
+
+def test_loss_of_an_epoch_is_the_mean_over_its_records():
+    """Ten records in batches of four: (4 * 1 + 4 * 2 + 2 * 4) / 10."""
+    losses = iter([1.0, 2.0, 4.0])
+    assert train._train_epoch(lambda batch: next(losses), [(None,)] * 3, 10, 4, "epoch") == pytest.approx(2.0)

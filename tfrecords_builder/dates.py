@@ -7,11 +7,11 @@ from tfrs.records import Records
 
 
 def sections(records: Records) -> list[tuple[str, list[tuple[str, ...]]]]:
-    """Titles and tables; none for records without dates.
+    """Titles and tables; none for records that do not pair dates of Sentinel-2 with those of Sentinel-1.
 
     A field `date` holds one ISO date, or several separated by commas; `s1_date` the days of the Sentinel-1 images beside them.
     """
-    if "date" not in records.schema.fields:
+    if not {"date", "s1_date"} <= records.schema.fields.keys():
         return []
     seen: dict[str, list[datetime.date]] = defaultdict(list)
     apart: Counter[int] = Counter()
@@ -19,13 +19,15 @@ def sections(records: Records) -> list[tuple[str, list[tuple[str, ...]]]]:
         for sample in records.samples(split):
             days = _days(sample["date"])
             seen[_patch(sample["key"], days)] += days
-            if "s1_date" in sample:
-                apart.update(abs((s1 - s2).days) for s1, s2 in zip(_days(sample["s1_date"]), days, strict=True))
-    tables = [(f"Dates of {len(seen)} patches by month", _by_month(seen)), ("Dates per patch", _per_patch(seen))]
-    if apart:
-        rows = [("days", "dates"), *((str(days), str(count)) for days, count in sorted(apart.items()))]
-        tables.append(("Distance of Sentinel-1 from Sentinel-2", rows))
-    return tables
+            apart.update(abs((s1 - s2).days) for s1, s2 in zip(_days(sample["s1_date"]), days, strict=True))
+    return [
+        (f"Dates of {len(seen)} patches by month", _by_month(seen)),
+        ("Dates per patch", _per_patch(seen)),
+        (
+            "Distance of Sentinel-1 from Sentinel-2",
+            [("days", "dates"), *((str(days), str(count)) for days, count in sorted(apart.items()))],
+        ),
+    ]
 
 
 def _days(text: str) -> list[datetime.date]:

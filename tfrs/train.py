@@ -87,14 +87,14 @@ def fit(
     train = assemble.batches(experiment, records, task, "train", training=True, epoch=int(epoch))
     train = strategy.experimental_distribute_dataset(train)
     val = assemble.batches(experiment, records, task, "val")
-    steps = -(-records.count("train") // experiment.batch_size)
+    count = records.count("train")
     history = History(folder / "history.csv", int(epoch))
     with Board(folder / "tensorboard", task, assemble.sensors(experiment, records)) as board:
         board.graph(train_step.get_concrete_function(*train.element_spec).graph)
         while int(epoch) < experiment.epochs and int(epoch) - int(best_epoch) < experiment.patience:
             number = int(epoch.assign_add(1))
             start = time.perf_counter()
-            loss = _train_epoch(train_step, train, steps, f"epoch {number}/{experiment.epochs}")
+            loss = _train_epoch(train_step, train, count, experiment.batch_size, f"epoch {number}/{experiment.epochs}")
             seconds = time.perf_counter() - start
             if not math.isfinite(loss):
                 raise UserError(
@@ -115,7 +115,7 @@ def fit(
                 **{f"val_{name}": scores[name] for name in ("average_f1", "overall_f1", "overall_accuracy")},
                 "learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
                 "seconds": seconds,
-                "images_per_second": records.count("train") / seconds,
+                "images_per_second": count / seconds,
             }
             with _storing(folder):
                 if better:
@@ -132,11 +132,13 @@ def fit(
             )
 
 
-def _train_epoch(train_step, batches, steps: int, label: str) -> float:
-    losses = tf.zeros([])
-    for batch in progress(iterable=batches, total=steps, unit="steps", desc=label, leave=False):
-        losses += train_step(*batch)
-    return float(losses) / steps
+def _train_epoch(train_step, batches, count: int, batch_size: int, label: str) -> float:
+    """Mean loss over the `count` records of an epoch; the last batch counts by the real records in it."""
+    total = tf.zeros([])
+    bar = progress(iterable=batches, total=-(-count // batch_size), unit="steps", desc=label, leave=False)
+    for step, batch in enumerate(bar):
+        total += train_step(*batch) * min(batch_size, count - step * batch_size)
+    return float(total) / count
 
 
 def make_train_step(strategy: tf.distribute.Strategy, model: keras.Model, optimizer, task: Task, decay: float):
