@@ -14,8 +14,9 @@ from tfrs.errors import UserError
 LOCK = "lock"
 
 
-def owner() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()}"
+def suffix() -> str:
+    """Stands in temporary names, so that no two processes share one, on whatever machines they are."""
+    return f".{socket.gethostname()}-{os.getpid()}"
 
 
 @contextlib.contextmanager
@@ -53,9 +54,9 @@ def _locked(path: Path, kind: int, task: str) -> Iterator[None]:
         except OSError as error:
             print(f"warning: {path}: no locks here ({error.strerror}); see that no other build writes there", file=sys.stderr)
         if kind == fcntl.LOCK_EX:
-            now = datetime.datetime.now().astimezone()
+            since = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
             file.truncate(0)
-            file.write(f"{f'task {task}, ' if task else ''}{owner()} since {now:%Y-%m-%d %H:%M %Z}")
+            file.write(f"{task and f'task {task}, '}process {os.getpid()} on {socket.gethostname()} since {since}")
             file.flush()
         yield
 

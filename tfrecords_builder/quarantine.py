@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from tfrecords_builder import lock
 from tfrs.errors import UserError
 from tfrs.records import QUARANTINE
-from tfrs.storage import write_text
+from tfrs.storage import replacing
 
 FEW = 10  # bad patches never stop a build, however small it is, unless the fraction is 0
 SHOWN = 3  # reasons in the message that stops a build
@@ -37,7 +38,8 @@ def _kind(line: dict) -> str:
 
 def write(path: Path, lines: list[dict]) -> None:
     """Write the list of the patches left out, one JSON object a line."""
-    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+    with replacing(path, lock.suffix()) as temporary:  # tasks of one build may stop at once
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def check(folder: Path, lines: list[dict], planned: int, fraction: float) -> None:

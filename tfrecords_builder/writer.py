@@ -170,10 +170,12 @@ def write_shards(build: Build, tasks: Sequence[ShardTask], run: Callable) -> Non
         else:
             bad += result["quarantine"]
     done = sum(len(task.keys) for task in tasks) - sum(len(task.keys) for task in todo)
+    most = quarantine.allowed(build.planned, build.max_bad_fraction)
+    # Closed before the stop is noted: shards that are under way until then were written before it.
+    with contextlib.closing(run(write_shard, todo, done)) as written:
+        while len(bad) <= most and (task := next(written, None)):
+            bad += finished(task)["quarantine"]
     quarantine.check(build.folder, bad, build.planned, build.max_bad_fraction)
-    for task in run(write_shard, todo, done):
-        bad += finished(task)["quarantine"]
-        quarantine.check(build.folder, bad, build.planned, build.max_bad_fraction)
 
 
 def finish(build: Build) -> None:
@@ -217,7 +219,7 @@ def write_shard(task: ShardTask, count: Callable[[], None] = local.count_patch) 
 
     A cluster may run a task twice at once: it gives the same bytes, under temporary names of their own.
     """
-    target, owner = task.directory / task.name, f".{lock.owner().replace(' ', '-')}"
+    target, owner = task.directory / task.name, lock.suffix()
     try:
         with replacing(target, owner) as temporary:
             result = _write_records(task, temporary, count)

@@ -151,3 +151,12 @@ def test_the_last_stop_is_forgotten_by_what_came_after(root):
     quarantine.write(folder / "quarantine.jsonl", [{"key": str(i)} for i in range(11)])
     assert quarantine.retry_before(folder, 100, 0.01) == (folder / "quarantine.jsonl").stat().st_mtime
     assert quarantine.retry_before(folder, 100, 0.11) == -math.inf
+
+
+def test_shards_under_way_when_a_build_stops_are_read_anew_too(root):
+    """Two workers: while the first shard stops the build, the second goes on to its end."""
+    bad(root, keys(0, 80))
+    with pytest.raises(UserError, match="patches are bad"):
+        build(root, workers=2)
+    bad(root, [])
+    assert build(root, workers=2).manifest["quarantined"] == 0
