@@ -151,7 +151,7 @@ def opened(build: Build, task: str = "", *, overwrite: bool = False) -> Iterator
             if overwrite:
                 _clear(build.directory)
             if not task:
-                for path in build.directory.glob("*.tfrecord-*.tmp"):  # of processes that were killed
+                for path in build.directory.glob("*.tmp"):  # of processes that were killed
                     path.unlink()
             spec.begin(build.folder, build.head)
             yield
