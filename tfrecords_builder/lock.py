@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import fcntl
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Iterator
@@ -12,11 +13,12 @@ from pathlib import Path
 from tfrs.errors import UserError
 
 LOCK = "lock"
+_TOKEN = secrets.token_hex(4)  # containers of one machine may share its name and number their processes alike
 
 
 def suffix() -> str:
     """Stands in temporary names, so that no two processes share one, on whatever machines they are."""
-    return f".{socket.gethostname()}-{os.getpid()}"
+    return f".{socket.gethostname()}-{os.getpid()}-{_TOKEN}"
 
 
 @contextlib.contextmanager

@@ -211,8 +211,11 @@ def unprivileged():
 
 
 @pytest.fixture
-def open_folder(source):
-    """A copy of the source and a place for records, which every user may reach."""
+def open_folder(source, sound):
+    """A copy of the source and a place for records, which every user may reach.
+
+    After a first build: modules imported later may lie where only root can read.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(source, folder / "source")
