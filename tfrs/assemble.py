@@ -3,11 +3,12 @@
 import keras
 import tensorflow as tf
 
-from tfrs import pipeline, tasks
+from tfrs import pipeline, segmentation, tasks
 from tfrs.errors import UserError, unknown
 from tfrs.experiment import Experiment
 from tfrs.models.build import build
 from tfrs.records import Records
+from tfrs.segmentation import Segmentation
 from tfrs.sensors import Sensor, resolve, select
 from tfrs.tasks import Task
 
@@ -53,6 +54,23 @@ def devices(experiment: Experiment) -> tf.distribute.Strategy:
 
 
 def task(experiment: Experiment, records: Records) -> Task:
+    """The task of an experiment on records.
+
+    Raises:
+        UserError: The records do not serve for it, or a setting is of another task.
+    """
+    if experiment.task == Segmentation.name:
+        return segmentation.create(
+            records,
+            scheme=experiment.scheme,
+            ignored=experiment.ignore,
+            loss=experiment.loss,
+            class_weights=experiment.class_weights,
+            label_smoothing=experiment.label_smoothing,
+        )
+    for name in ("ignore", "loss", "class_weights", "encoder_weights", "first_convolution"):
+        if getattr(experiment, name) != getattr(Experiment, name):
+            raise UserError(f"--{name} is for segmentation (python -m experiments.segment)")
     return tasks.create(
         experiment.task,
         records.schema,

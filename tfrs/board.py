@@ -9,10 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs import plots
+from tfrs.gallery import gallery
 from tfrs.sensors import Sensor
 from tfrs.tasks import Task
-
-PATCHES = 8
 
 
 class Board:
@@ -43,17 +42,8 @@ class Board:
         self.writer.flush()
 
     def patches(self, epoch: int, dataset: tf.data.Dataset, model: keras.Model) -> None:
-        """The first patches of a data set with reference and predicted labels, as in Schmitt & Wu 2021, Fig. 3."""
-        images, target, weight = next(iter(dataset))
-        count = min(PATCHES, int(tf.reduce_sum(weight)))  # what fills a batch weighs 0 and comes last
-        images = {name: image[:count] for name, image in images.items()}
-        predicted = self.task.probabilities(model(images, training=False)).numpy()
-        true = [self.task.decode(row) for row in target[:count].numpy()]
-        shown = {}
-        for name, image in images.items():
-            bands = self.sensors[name].display()
-            shown[f"{name} {' '.join(bands)}"] = plots.displayable(image.numpy()[:, self.sensors[name].index(bands)])
-        figure = plots.patches(shown, true, [self.task.decode(row) for row in predicted])
+        """The first patches of a data set with their reference and prediction."""
+        figure = gallery(dataset, model, self.task, self.sensors)
         with self.writer.as_default(step=epoch):
             tf.summary.image("val/patches", pixels(figure)[None])
 

@@ -14,6 +14,7 @@ from tfrs.storage import write_text
 FLAGS_FILE = "flags.txt"
 REPORT = "report.json"
 EXPORT = "export"
+SEGMENT = "segment"  # kind of the runs that label pixels
 
 
 def _setting(default, text: str):
@@ -40,7 +41,9 @@ class Experiment:
     input: str = _setting("s2_ms", f"one of {', '.join(INPUTS)}, or bands in order, e.g. B04,B03,B02 or s2:B04,B03+s1:VV")
     records: str = _setting("records/sen12ms", "folder of the records, or one above it (the newest version is taken)")
     run_dir: str = _setting("", "folder of the run; empty: runs/<experiment>-<model>-<input>-<time>")
-    task: str = _setting("", "multi_label or single_label; empty: multi_label where the records have multi-labels")
+    task: str = _setting(
+        "", "multi_label, single_label or segmentation; empty: multi_label where the records have multi-labels"
+    )
     labels: str = _setting(
         "", "multi_label: stored (the records' own), or fractions (classes above --threshold); empty: as the data set has it"
     )
@@ -50,6 +53,19 @@ class Experiment:
     threshold: float = _setting(0.1, "multi_label: a class is a label above this fraction of the patch")
     threshold_inclusive: bool = _setting(
         False, "multi_label: a fraction equal to the threshold is a label too (reference code)"
+    )
+    ignore: tuple[str, ...] = _setting((), "segmentation: classes whose pixels are ignored, e.g. Savanna")
+    loss: str = _setting(
+        "cross_entropy", "segmentation: cross_entropy, focal, dice, jaccard, or a sum such as cross_entropy+0.5*dice"
+    )
+    class_weights: str = _setting(
+        "none",
+        "segmentation: none, or by the frequency f in train: inverse (1/f), sum_1000, balanced (mean over the pixels 1), "
+        "median (frequency balancing)",
+    )
+    encoder_weights: str = _setting("none", "segmentation: none, imagenet, or a file with weights of the encoder")
+    first_convolution: str = _setting(
+        "mean", "encoder weights for other than three channels: mean (of the kernels of the three) or random"
     )
     fusion: str = _setting("early", "early (channel concatenation) or late (an encoder per sensor)")
     normalization: str = _setting("records", "statistics of the records, or a published set: sen12ms, bigearthnet")
@@ -64,7 +80,7 @@ class Experiment:
     decay: float = _setting(1e-5, "L2 decay, added to the gradients of all weights as in PyTorch's Adam")
     schedule: str = _setting("constant", "learning rate over the epochs: constant or cosine (to 0 at the last epoch)")
     warmup_epochs: float = _setting(0.0, "epochs over which the learning rate rises linearly from 0")
-    label_smoothing: float = _setting(0.0, "single_label: share of the target spread over all classes")
+    label_smoothing: float = _setting(0.0, "single_label, segmentation: share of the target spread over all classes")
     patience: int = _setting(10, "stop after this many epochs without a better average F1 on val")
     seed: int = _setting(0, "seed of weights, order and augmentation")
     read: str = _setting("random", "random (memory-mapped) or sequential (for object stores and network file systems)")

@@ -18,7 +18,7 @@ CARD = "card.json"
 
 
 class Server(tf.Module):
-    """Raw sensor values (B, C, H, W) by name -> {"probabilities": (B, classes)}."""
+    """Raw sensor values (B, C, H, W) by name -> {"probabilities": (B, classes)}, or (B, classes, H, W) of dense labels."""
 
     def __init__(self, model: keras.Model, task: Task):
         super().__init__()
@@ -26,7 +26,8 @@ class Server(tf.Module):
 
     @tf.function
     def __call__(self, **images):
-        return {"probabilities": self.task.probabilities(self.model(images, training=False))}
+        probabilities = self.task.probabilities(self.model(images, training=False))
+        return {"probabilities": tf.transpose(probabilities, (0, 3, 1, 2)) if self.task.dense else probabilities}
 
 
 def export(experiment: Experiment, folder: Path, records: Records, task: Task, model: keras.Model, scores: dict) -> Path:
@@ -60,7 +61,7 @@ def make_card(experiment: Experiment, records: Records, task: Task, scores: dict
             }
             for name, sensor in sensors.items()
         },
-        "output": {"name": "probabilities", "layout": "(batch, class)"},
+        "output": {"name": "probabilities", "layout": "(batch, class, row, column)" if task.dense else "(batch, class)"},
         "scheme": task.scheme.name,
         "classes": [
             {"name": name, "number": number, "color": f"#{color}"}

@@ -25,4 +25,4 @@ def define(**defaults) -> None:
 def experiment() -> Experiment:
     """The settings that were given as flags."""
     values = {setting.name: flags.FLAGS[setting.name].value for setting in fields(Experiment)}
-    return Experiment(**{**values, "augment": tuple(values["augment"])})
+    return Experiment(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
