@@ -167,7 +167,7 @@ def test_run_directory_holds_what_the_contract_says(finished):
     experiment, folder, scores = finished
     assert sorted(path.name for path in folder.iterdir()) == [
         *("checkpoints", "confusion.png", "export", "f1.png", "flags.txt", "history.csv", "patches.png"),
-        "tensorboard",
+        *("report.json", "report.md", "tensorboard"),
     ]
     assert Experiment.from_flags((folder / "flags.txt").read_text()) == experiment
     assert {"card.json", "saved_model.pb"} <= {path.name for path in (folder / "export").iterdir()}

@@ -43,8 +43,7 @@ class Segmentation(Task):
         return tf.reduce_sum(_valid(target), (1, 2))
 
     def loss(self, target, logits):
-        valid = _valid(target)
-        ids = tf.where(target == IGNORE, 0, tf.cast(target, tf.int32))
+        ids, valid = _ids(target), _valid(target)
         weights = tf.constant(self.class_weights or [1.0] * len(self.scheme.classes))
         return tf.add_n(
             [factor * losses.LOSSES[name](ids, logits, valid, weights, self.label_smoothing) for factor, name in self.terms]
@@ -54,12 +53,17 @@ class Segmentation(Task):
         return tf.nn.softmax(logits)
 
     def confusion(self, target, logits, weight):
-        ids = tf.where(target == IGNORE, 0, tf.cast(target, tf.int64))
-        return metrics.confusion(ids, tf.argmax(logits, -1), _valid(target) * weight[:, None, None], len(self.scheme.classes))
+        predicted, weight = tf.argmax(logits, -1), _valid(target) * weight[:, None, None]
+        return metrics.confusion(_ids(target), predicted, weight, len(self.scheme.classes))
 
     def decode(self, values):
         ids = np.argmax(values, -1) if values.ndim == 3 else values
         return [self.scheme.classes[i] for i in np.unique(ids) if i != IGNORE]
+
+
+def _ids(target: tf.Tensor) -> tf.Tensor:
+    """Class ids that every function takes: ignored pixels, which weigh 0, get the first."""
+    return tf.where(target == IGNORE, 0, tf.cast(target, tf.int32))
 
 
 def _valid(target: tf.Tensor) -> tf.Tensor:
