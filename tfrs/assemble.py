@@ -83,7 +83,7 @@ def task(experiment: Experiment, records: Records) -> Task:
 
 
 def sensors(experiment: Experiment, records: Records) -> dict[str, Sensor]:
-    """The input's sensors, each with the bands it takes."""
+    """The input's sensors, each with the bands it takes and the channels a model sees."""
     return select(records.sensors, resolve(experiment.input, records.sensors))
 
 
@@ -96,6 +96,7 @@ def model(experiment: Experiment, records: Records, task: Task) -> keras.Model:
         fusion=experiment.fusion,
         normalization=experiment.normalization,
         dropout=experiment.dropout,
+        entropy=experiment.entropy,
     )
 
 

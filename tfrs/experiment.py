@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from tfrs.errors import UserError
+from tfrs.indices import INDICES, Entropy, parse_offsets
 from tfrs.registry import MODELS
 from tfrs.sensors import INPUTS
 from tfrs.storage import write_text
@@ -38,7 +39,11 @@ class Experiment:
     """Every setting of a run. The defaults are those of Schmitt & Wu 2021, section 3.3, and of its reference code."""
 
     model: str = _setting("resnet50", f"one of {', '.join(MODELS)}")
-    input: str = _setting("s2_ms", f"one of {', '.join(INPUTS)}, or bands in order, e.g. B04,B03,B02 or s2:B04,B03+s1:VV")
+    input: str = _setting(
+        "s2_ms",
+        f"one of {', '.join(INPUTS)}, or bands and indices in order, e.g. B04,B03,NDVI or s2:B04,B03+s1:VV; "
+        f"indices: {', '.join(INDICES)}",
+    )
     records: str = _setting("records/sen12ms", "folder of the records, or one above it (the newest version is taken)")
     run_dir: str = _setting("", "folder of the run; empty: runs/<experiment>-<model>-<input>-<time>")
     task: str = _setting(
@@ -69,6 +74,12 @@ class Experiment:
     )
     fusion: str = _setting("early", "early (channel concatenation) or late (an encoder per sensor)")
     normalization: str = _setting("records", "statistics of the records, or a published set: sen12ms, bigearthnet")
+    entropy_levels: int = _setting(Entropy.levels, "eNDVI: number of grey levels of NDVI, 2 to 16")
+    entropy_window: int = _setting(Entropy.window, "eNDVI: side of the moving window in pixels, odd, 3 to 31")
+    entropy_offsets: tuple[str, ...] = _setting(
+        tuple(f"{row}:{column}" for row, column in Entropy.offsets),
+        "eNDVI: row:column from one pixel of a pair to the other, for each kind of neighbour",
+    )
     dropout: float = _setting(0.0, "dropout rate before the last layer")
     augment: tuple[str, ...] = _setting(
         (), "augmentations in order: dihedral, crop:SIZE, noise:STD, band_dropout:P, modality_dropout:P"
@@ -91,6 +102,12 @@ class Experiment:
         for name, (low, high) in _RANGES.items():
             if not low <= getattr(self, name) <= high:
                 raise UserError(f"--{name}={getattr(self, name)} is out of range; give {low} to {high}")
+        _ = self.entropy  # which refuses settings out of range
+
+    @property
+    def entropy(self) -> Entropy:
+        """How texture indices are computed."""
+        return Entropy(self.entropy_levels, self.entropy_window, parse_offsets(self.entropy_offsets))
 
     def to_flags(self) -> str:
         """The settings as a flag file, one flag a line."""

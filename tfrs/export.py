@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import keras
@@ -10,8 +11,9 @@ import tensorflow as tf
 
 from tfrs import __version__, assemble
 from tfrs.experiment import EXPORT, Experiment
-from tfrs.models.build import scales
+from tfrs.models.input_stage import scales
 from tfrs.records import Records
+from tfrs.sensors import Sensor
 from tfrs.tasks import Task
 
 CARD = "card.json"
@@ -58,6 +60,7 @@ def make_card(experiment: Experiment, records: Records, task: Task, scores: dict
                 "unit": sensor.unit,
                 "nodata": sensor.nodata,
                 "layout": "(batch, band, row, column)",
+                **_seen(sensor, experiment),
             }
             for name, sensor in sensors.items()
         },
@@ -80,3 +83,10 @@ def make_card(experiment: Experiment, records: Records, task: Task, scores: dict
         "versions": {"tfrs": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
         "flags": experiment.to_flags().splitlines(),
     }
+
+
+def _seen(sensor: Sensor, experiment: Experiment) -> dict:
+    """What the model sees of a sensor, where that is more than its bands."""
+    if sensor.channels == sensor.bands:
+        return {}
+    return {"channels": sensor.channels, "entropy": asdict(experiment.entropy)}

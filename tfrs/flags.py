@@ -19,6 +19,7 @@ def define(**defaults) -> None:
     """Define a flag for every setting; `defaults` replaces those of this command."""
     for setting in fields(Experiment):
         default = defaults.get(setting.name, setting.default)
+        default = list(default) if isinstance(default, tuple) else default  # absl knows no tuples
         _DEFINE[type(setting.default)](setting.name, default, setting.metadata["help"])
 
 

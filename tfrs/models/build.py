@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import keras
 
 from tfrs import registry
-from tfrs.errors import UserError, unknown
-from tfrs.models.normalize import Normalize
+from tfrs.errors import unknown
+from tfrs.indices import HARALICK, Entropy
+from tfrs.models.input_stage import input_planes
 from tfrs.sensors import Sensor
-from tfrs.statistics import PUBLISHED
 from tfrs.tasks import Task
 
 FUSIONS = ("early", "late")
@@ -25,17 +25,19 @@ def build(
     fusion: str = "early",
     normalization: str = "records",
     dropout: float = 0.0,
+    entropy: Entropy = HARALICK,
 ) -> keras.Model:
     """A classifier of raw sensor values.
 
     Args:
         name: A name of `registry.MODELS`.
-        inputs: The sensors by name, each with the bands wanted, in order.
+        inputs: The sensors by name, each with the bands that go in and the channels wanted, in order.
         statistics: Sensor -> band -> {"mean", "std"}, as in the manifest.
         fusion: `early` concatenates the channels of all sensors (Schmitt & Wu 2021, section 3.3); `late` gives each sensor
             an encoder of its own and concatenates their pooled features.
         normalization: `records` for `statistics`, or a name of `statistics.PUBLISHED`.
         dropout: Rate before the last layer.
+        entropy: How texture indices are computed.
 
     Returns:
         Model from {sensor: (B, C, H, W) in the sensor's dtype} to logits (B, classes) in float32.
@@ -46,11 +48,7 @@ def build(
     if fusion not in FUSIONS:
         raise unknown("fusion", fusion, FUSIONS)
     encoder = registry.model(name)
-    images = {key: keras.Input((len(s.bands), None, None), dtype=s.dtype, name=key) for key, s in inputs.items()}
-    planes = {
-        key: Normalize(**scales(sensor, statistics, normalization), name=f"normalize_{key}")(images[key])
-        for key, sensor in inputs.items()
-    }
+    images, planes = input_planes(inputs, statistics, normalization, entropy)
     if fusion == "early" or len(inputs) == 1:
         joined = (
             keras.layers.Concatenate(name="fusion")(list(planes.values())) if len(planes) > 1 else planes[next(iter(planes))]
@@ -88,24 +86,3 @@ def from_scratch(model: keras.Model, name: str) -> keras.Model:
         if layer["class_name"] == "BatchNormalization":
             layer["config"]["momentum"] = MOMENTUM
     return keras.Model.from_config({**config, "name": name})
-
-
-def scales(sensor: Sensor, statistics: Mapping, normalization: str) -> dict[str, tuple[float, ...] | None]:
-    """`mean`, `std` and `clip` of a sensor's bands, in order, by the name of `--normalization`.
-
-    Raises:
-        UserError: The name is unknown, or a band has no statistics.
-    """
-    if normalization == "records":
-        rows = {band: (row["mean"], row["std"]) for band, row in statistics.get(sensor.name, {}).items()}
-        clip = None
-    elif normalization in PUBLISHED:
-        rows = PUBLISHED[normalization].get(sensor.name, {})
-        clip = PUBLISHED[normalization]["clip"].get(sensor.name)
-    else:
-        raise unknown("normalization", normalization, ["records", *PUBLISHED])
-    missing = [band for band in sensor.bands if rows.get(band, (None,))[0] is None]
-    if missing:
-        raise UserError(f"normalization {normalization!r} has no statistics for {sensor.name} {', '.join(missing)}")
-    mean, std = zip(*(rows[band] for band in sensor.bands), strict=True)
-    return {"mean": mean, "std": std, "clip": clip}
