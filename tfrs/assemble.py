@@ -6,7 +6,7 @@ import tensorflow as tf
 from tfrs import pipeline, segmentation, tasks
 from tfrs.errors import UserError, unknown
 from tfrs.experiment import Experiment
-from tfrs.models.build import build
+from tfrs.models.build import build, build_segmenter
 from tfrs.records import Records
 from tfrs.segmentation import Segmentation
 from tfrs.sensors import Sensor, resolve, select
@@ -88,6 +88,26 @@ def sensors(experiment: Experiment, records: Records) -> dict[str, Sensor]:
 
 
 def model(experiment: Experiment, records: Records, task: Task) -> keras.Model:
+    """The model of an experiment, from raw values to logits, with the weights that it starts from.
+
+    Raises:
+        UserError: The model's name or a setting of it is unknown, or of another task.
+    """
+    if task.dense:
+        if experiment.fusion != Experiment.fusion:
+            raise UserError("--fusion is for classifiers; segmentation concatenates the channels of all sensors")
+        return build_segmenter(
+            experiment.model,
+            sensors(experiment, records),
+            task,
+            records.statistics,
+            normalization=experiment.normalization,
+            entropy=experiment.entropy,
+            size=records.schema.fields[task.columns[0]].shape[-1],
+            encoder_weights=experiment.encoder_weights,
+            first_convolution=experiment.first_convolution,
+            dropout=experiment.dropout,
+        )
     return build(
         experiment.model,
         sensors(experiment, records),

@@ -15,7 +15,7 @@ from tfrs.tasks import Task
 
 
 class Board:
-    """Scalars, per-class F1, patches with their labels, and the graph, under `<run>/tensorboard`."""
+    """Scalars, F1 and IoU per class, patches with their labels, and the graph, under `<run>/tensorboard`."""
 
     def __init__(self, folder: Path, task: Task, sensors: Mapping[str, Sensor]):
         self.writer = tf.summary.create_file_writer(str(folder))
@@ -32,11 +32,12 @@ class Board:
         with self.writer.as_default(step=row["epoch"]):
             tf.summary.scalar("loss/train", row["loss"])
             tf.summary.scalar("loss/val", row["val_loss"])
-            for name in ("average_f1", "overall_f1", "overall_accuracy"):
+            for name in ("average_f1", "overall_f1", "overall_accuracy", "mean_iou"):
                 tf.summary.scalar(f"val/{name}", scores[name])
             for name, row_of_class in scores["per_class"].items():
-                if row_of_class["f1"] is not None:
-                    tf.summary.scalar(f"val_f1/{name}", row_of_class["f1"])
+                for score in ("f1", "iou"):
+                    if row_of_class[score] is not None:
+                        tf.summary.scalar(f"val_{score}/{name}", row_of_class[score])
             tf.summary.scalar("training/learning_rate", row["learning_rate"])
             tf.summary.scalar("training/images_per_second", row["images_per_second"])
         self.writer.flush()

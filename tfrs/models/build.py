@@ -9,6 +9,7 @@ from tfrs import registry
 from tfrs.errors import unknown
 from tfrs.indices import HARALICK, Entropy
 from tfrs.models.input_stage import input_planes
+from tfrs.models.segmenter import segmenter
 from tfrs.sensors import Sensor
 from tfrs.tasks import Task
 
@@ -50,10 +51,7 @@ def build(
     encoder = registry.model(name)
     images, planes = input_planes(inputs, statistics, normalization, entropy)
     if fusion == "early" or len(inputs) == 1:
-        joined = (
-            keras.layers.Concatenate(name="fusion")(list(planes.values())) if len(planes) > 1 else planes[next(iter(planes))]
-        )
-        streams = {"": joined}
+        streams = {"": _joined(planes)}
     else:
         streams = {f"_{key}": plane for key, plane in planes.items()}
     pooled = [_encode(encoder, name + suffix, plane) for suffix, plane in streams.items()]
@@ -65,6 +63,39 @@ def build(
         features
     )
     return keras.Model(images, logits, name=name)
+
+
+def build_segmenter(
+    name: str,
+    inputs: Mapping[str, Sensor],
+    task: Task,
+    statistics: Mapping[str, Mapping[str, Mapping[str, float]]],
+    *,
+    normalization: str = "records",
+    entropy: Entropy = HARALICK,
+    **options,
+) -> keras.Model:
+    """A model that labels every pixel of raw sensor values; the channels of all sensors are concatenated.
+
+    Args:
+        name: A name of `registry.SEGMENTERS`.
+        options: Of `segmenter.segmenter`: size, encoder_weights, first_convolution, dropout.
+
+    Returns:
+        Model from {sensor: (B, C, H, W) in the sensor's dtype} to logits (B, H, W, classes) in float32.
+
+    Raises:
+        UserError: As `build` and `segmenter.segmenter`.
+    """
+    images, planes = input_planes(inputs, statistics, normalization, entropy)
+    joined = _joined(planes)
+    network = segmenter(name, joined.shape[-1], len(task.scheme.classes), **options)
+    return keras.Model(images, network(joined), name=name)
+
+
+def _joined(planes: Mapping[str, keras.KerasTensor]) -> keras.KerasTensor:
+    first, *others = planes.values()
+    return keras.layers.Concatenate(name="fusion")([first, *others]) if others else first
 
 
 def _encode(encoder, name: str, plane):
