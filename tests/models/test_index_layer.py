@@ -46,6 +46,7 @@ def test_pixels_without_data_have_no_index():
     found = indices(values, ("NDVI",), nodata=0).ravel()
     np.testing.assert_allclose(found, [0, 0, 0, 1 / 3, 0], rtol=1e-6)
     np.testing.assert_allclose(indices(values, ("NDVI",)).ravel(), [-1, 1, 0, 1 / 3, 0], rtol=1e-6)  # 0 / 0 is 0 too
+    assert not indices({"B08": [10000, -3000], "B04": [-10000, 3000]}, ("NDVI", "eNDVI"), "float32").any()  # 2 / 0 is too
 
 
 @pytest.mark.parametrize("name", INDICES)
