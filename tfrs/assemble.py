@@ -87,8 +87,11 @@ def sensors(experiment: Experiment, records: Records) -> dict[str, Sensor]:
     return select(records.sensors, resolve(experiment.input, records.sensors))
 
 
-def model(experiment: Experiment, records: Records, task: Task) -> keras.Model:
+def model(experiment: Experiment, records: Records, task: Task, *, pretrained: bool = True) -> keras.Model:
     """The model of an experiment, from raw values to logits, with the weights that it starts from.
+
+    Args:
+        pretrained: Fetch the encoder's pretrained weights, if any; without, those of the run must follow.
 
     Raises:
         UserError: The model's name or a setting of it is unknown, or of another task.
@@ -106,6 +109,7 @@ def model(experiment: Experiment, records: Records, task: Task) -> keras.Model:
             size=records.schema.fields[task.columns[0]].shape[-1],
             encoder_weights=experiment.encoder_weights,
             first_convolution=experiment.first_convolution,
+            load=pretrained,
             dropout=experiment.dropout,
         )
     return build(

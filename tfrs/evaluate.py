@@ -61,7 +61,7 @@ def best_model(experiment: Experiment, folder: Path, records: Records, task: Tas
     if not path.exists():
         raise UserError(f"{path}: no such file; the run has not finished an epoch yet")
     keras.config.set_dtype_policy("float32")  # what is scored and exported must run anywhere
-    model = assemble.model(experiment, records, task)
+    model = assemble.model(experiment, records, task, pretrained=False)
     try:
         model.load_weights(path)
     except ValueError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tfrs.errors import UserError
 from tfrs.indices import INDICES, Entropy, parse_offsets
-from tfrs.registry import MODELS
+from tfrs.registry import DECODERS, ENCODERS, MODELS, OWN_SEGMENTERS
 from tfrs.sensors import INPUTS
 from tfrs.storage import write_text
 
@@ -38,7 +38,11 @@ _RANGES = {
 class Experiment:
     """Every setting of a run. The defaults are those of Schmitt & Wu 2021, section 3.3, and of its reference code."""
 
-    model: str = _setting("resnet50", f"one of {', '.join(MODELS)}")
+    model: str = _setting(
+        "resnet50",
+        f"a classifier ({', '.join(MODELS)}), or a segmenter: {', '.join(OWN_SEGMENTERS)}, or <decoder>_<encoder> of "
+        f"{', '.join(DECODERS)} and {', '.join(ENCODERS)}",
+    )
     input: str = _setting(
         "s2_ms",
         f"one of {', '.join(INPUTS)}, or bands and indices in order, e.g. B04,B03,NDVI or s2:B04,B03+s1:VV; "

@@ -35,11 +35,13 @@ REFUSED_ENCODERS = {
     "inceptionv3": "its layers have no names of their own, by which pretrained weights could find them",
 }
 
-SEGMENTERS = {
-    **{f"{decoder}_{encoder}": "tfrs.models.encoder_decoder:encoder_decoder" for decoder in DECODERS for encoder in ENCODERS},
+OWN_SEGMENTERS = {
     "unet_wenger": "tfrs.models.unet_wenger:unet_wenger",
     "deeplabv3plus_resnet50": "tfrs.models.deeplabv3plus:deeplabv3plus",
     "deeplabv3plus_densenet121": "tfrs.models.deeplabv3plus:deeplabv3plus",
+}
+SEGMENTERS = OWN_SEGMENTERS | {
+    f"{decoder}_{encoder}": "tfrs.models.encoder_decoder:encoder_decoder" for decoder in DECODERS for encoder in ENCODERS
 }
 
 

@@ -47,7 +47,10 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
         model = assemble.model(experiment, records, task)
         optimizer = assemble.optimizer(experiment, -(-records.count("train") // experiment.batch_size))
         optimizer.build(model.trainable_variables)
-    assemble.batches(experiment, records, task, "train", training=True)  # wrong settings show before a folder is made
+    # Wrong settings show before a folder is made.
+    for split in ("train", "val"):
+        images, *_ = assemble.batches(experiment, records, task, split, training=split == "train").element_spec
+        _check_sizes(model, images)
     experiment, folder = open_run(experiment, kind)
     if is_finished(folder):
         print(f"run {folder} is finished already: nothing to train")
@@ -59,6 +62,13 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
         export(experiment, folder, records, task, best, scores)
     scores = evaluate.read_report(folder)
     return {name: value for name, value in scores.items() if isinstance(value, float)}
+
+
+def _check_sizes(model: keras.Model, images: dict[str, tf.TensorSpec]) -> None:
+    for tensor in model.inputs:
+        if not tf.TensorShape(tensor.shape).is_compatible_with(images[tensor.name].shape):
+            size, given = (f"{s[2]}x{s[3]}" for s in (tensor.shape, images[tensor.name].shape))
+            raise UserError(f"{model.name} takes patches of {size} only, not {given}: leave out the crop from --augment")
 
 
 def fit(

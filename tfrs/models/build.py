@@ -79,7 +79,7 @@ def build_segmenter(
 
     Args:
         name: A name of `registry.SEGMENTERS`.
-        options: Of `segmenter.segmenter`: size, encoder_weights, first_convolution, dropout.
+        options: Of `segmenter.segmenter`: size, encoder_weights, first_convolution, load, dropout.
 
     Returns:
         Model from {sensor: (B, C, H, W) in the sensor's dtype} to logits (B, H, W, classes) in float32.
@@ -87,10 +87,10 @@ def build_segmenter(
     Raises:
         UserError: As `build` and `segmenter.segmenter`.
     """
-    images, planes = input_planes(inputs, statistics, normalization, entropy)
-    joined = _joined(planes)
-    network = segmenter(name, joined.shape[-1], len(task.scheme.classes), **options)
-    return keras.Model(images, network(joined), name=name)
+    channels = sum(len(sensor.channels) for sensor in inputs.values())
+    network = segmenter(name, channels, len(task.scheme.classes), **options)
+    images, planes = input_planes(inputs, statistics, normalization, entropy, network.input.shape[1])
+    return keras.Model(images, network(_joined(planes)), name=name)
 
 
 def _joined(planes: Mapping[str, keras.KerasTensor]) -> keras.KerasTensor:

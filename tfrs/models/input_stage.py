@@ -13,18 +13,19 @@ from tfrs.statistics import PUBLISHED
 
 
 def input_planes(
-    sensors: Mapping[str, Sensor], statistics: Mapping, normalization: str, entropy: Entropy
+    sensors: Mapping[str, Sensor], statistics: Mapping, normalization: str, entropy: Entropy, size: int | None = None
 ) -> tuple[dict[str, keras.KerasTensor], dict[str, keras.KerasTensor]]:
     """The inputs of a model by sensor, (B, bands, H, W) in the sensor's dtype, and their planes, (B, H, W, channels).
 
-    Bands are z-scored by `scales`. Indices are not: spectral ones stay in -1..1, entropy in 0..1.
+    H and W are `size` where it is given, else open. Bands are z-scored by `scales`. Indices are not: spectral ones stay in
+    -1..1, entropy in 0..1.
 
     Raises:
         UserError: As `scales`.
     """
     images, planes = {}, {}
     for key, sensor in sensors.items():
-        images[key] = keras.Input((len(sensor.bands), None, None), dtype=sensor.dtype, name=key)
+        images[key] = keras.Input((len(sensor.bands), size, size), dtype=sensor.dtype, name=key)
         planes[key] = Normalize(**scales(sensor, statistics, normalization), name=f"normalize_{key}")(images[key])
         if names := [channel for channel in sensor.channels if channel in INDICES]:
             indices = Indices(sensor.bands, names, sensor.nodata, vars(entropy), name=f"indices_{key}")(images[key])

@@ -41,6 +41,7 @@ def segmenter(
     size: int,
     encoder_weights: str = "none",
     first_convolution: str = "mean",
+    load: bool = True,
     dropout: float = 0.0,
 ) -> keras.Model:
     """A network from normalised planes to logits per pixel.
@@ -54,6 +55,7 @@ def segmenter(
         encoder_weights: `none`: z-scores go in as they are. `imagenet`: downloaded by Keras or segmentation-models.
             Otherwise the path of a file with the encoder's weights (`encoder.pretrained`). With weights, z-scores become the
             input that these expect: `encoder.image_input`.
+        load: Fetch the encoder's weights; without, only the input is made for them, and the weights of a whole run can follow.
         first_convolution: `mean` or `random`, see `encoder.fill`; with 3 channels the pretrained one is taken as it is.
         dropout: Rate before the last convolution; `unet_wenger` has more of its own.
 
@@ -74,7 +76,8 @@ def segmenter(
     planes = keras.Input((size, size, channels) if network.fixed else (None, None, channels), name="planes")
     x = Pad(network.multiple, name="pad")(planes)
     if encoder_weights != "none":
-        fill(features, pretrained(network.encoder, encoder_weights), first_convolution)
+        if load:
+            fill(features, pretrained(network.encoder, encoder_weights), first_convolution)
         x = image_input(network.encoder, channels)(x)
     x = features(x)
     if dropout:
