@@ -95,6 +95,7 @@ def test_map_needs_an_output(multisenge):
         ({"model": "unet_efficientnetb0"}, "efficientnetb0 cannot be used"),
         ({"model": "pspnet_resnet18", "augment": ("crop:32",)}, "pspnet_resnet18 takes patches of 256x256 only, not 32x32"),
         ({"encoder_weights": "nowhere.h5"}, "no such file"),
+        ({"threshold": 0.2}, "--threshold is for --task=multi_label; this run's task is segmentation"),
         ({"fusion": "late"}, "--fusion is for classifiers"),
         ({"ignore": ("Savanna",)}, "unknown class of multisenge 'Savanna'"),
     ],
@@ -109,7 +110,7 @@ def test_refused_settings(multisenge, tmp_path, settings, message):
 
 def test_settings_of_segmentation_are_refused_elsewhere(multisenge, tmp_path):
     experiment = Experiment(records=str(multisenge[1].directory), run_dir=str(tmp_path / "never"), loss="dice")
-    with pytest.raises(UserError, match=r"--loss is for segmentation \(python -m experiments.segment\)"):
+    with pytest.raises(UserError, match="--loss is for --task=segmentation"):
         train.run(experiment)
 
 

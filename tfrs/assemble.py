@@ -60,6 +60,7 @@ def task(experiment: Experiment, records: Records) -> Task:
         UserError: The records do not serve for it, or a setting is of another task.
     """
     if experiment.task == Segmentation.name:
+        _check_unused(experiment, "multi_label", "labels", "threshold", "threshold_inclusive")
         return segmentation.create(
             records,
             scheme=experiment.scheme,
@@ -68,9 +69,7 @@ def task(experiment: Experiment, records: Records) -> Task:
             class_weights=experiment.class_weights,
             label_smoothing=experiment.label_smoothing,
         )
-    for name in ("ignore", "loss", "class_weights", "encoder_weights", "first_convolution"):
-        if getattr(experiment, name) != getattr(Experiment, name):
-            raise UserError(f"--{name} is for segmentation (python -m experiments.segment)")
+    _check_unused(experiment, Segmentation.name, "ignore", "loss", "class_weights", "encoder_weights", "first_convolution")
     return tasks.create(
         experiment.task,
         records.schema,
@@ -80,6 +79,13 @@ def task(experiment: Experiment, records: Records) -> Task:
         inclusive=experiment.threshold_inclusive,
         label_smoothing=experiment.label_smoothing,
     )
+
+
+def _check_unused(experiment: Experiment, task: str, *settings: str) -> None:
+    """Raise a UserError for the first of the settings of another task that was given."""
+    for name in settings:
+        if getattr(experiment, name) != getattr(Experiment, name):
+            raise UserError(f"--{name} is for --task={task}; this run's task is {experiment.task or 'to classify'}")
 
 
 def sensors(experiment: Experiment, records: Records) -> dict[str, Sensor]:
