@@ -91,14 +91,10 @@ def pretrained(encoder: Encoder, weights: str) -> keras.Model:
     if not Path(weights).is_file():
         raise UserError(f"encoder weights {weights!r}: no such file. Give none, imagenet, or the path of a file with {wanted}")
     model = encoder.build(3)
-    # Keras only warns about some layers that a file lacks; what it leaves out stays NaN.
-    model.set_weights([np.full(weight.shape, np.nan, "float32") for weight in model.weights])
     try:
         model.load_weights(weights)
     except Exception as error:  # ValueError, OSError, KeyError or BadZipFile, by what is wrong
         raise UserError(f"{weights} does not hold {wanted}: {str(error).splitlines()[0]}") from error
-    if empty := [layer.name for layer in model.layers if any(np.isnan(weight).any() for weight in layer.get_weights())]:
-        raise UserError(f"{weights} does not hold {wanted}: {len(empty)} layers are not in it, first {empty[0]}")
     return model
 
 
