@@ -41,7 +41,7 @@ def finish(dataset: Dataset, directory: Path, tasks: list, head: dict) -> None:
             "shards": [
                 {"name": task.name, **{k: result[k] for k in ("records", "bytes", "crc32c")}} for task, result in members
             ],
-            "classes": class_counts(index, dataset.schema),
+            "classes": class_counts(index, dataset.schema) | _pixel_counts([result for _, result in members]),
         }
     merged = {sensor.name: BandStatistics.empty(len(sensor.bands)) for sensor in dataset.sensors}
     for result in results:
@@ -72,6 +72,12 @@ def class_counts(index: np.ndarray, schema) -> dict[str, list]:
         elif spec.kind == "fractions":
             counts[name] = (index[name].sum(axis=0, dtype=np.float64) / max(len(index), 1)).tolist()
     return counts
+
+
+def _pixel_counts(results: list[dict]) -> dict[str, list[int]]:
+    """Per map, pixels per class."""
+    names = results[0]["pixels"]
+    return {name: np.sum([result["pixels"][name] for result in results], axis=0).tolist() for name in names}
 
 
 def merge_index(path: Path, parts: list[Path], schema) -> np.ndarray:

@@ -236,6 +236,7 @@ def write_shard(task: ShardTask, count: Callable[[], None] = local.count_patch) 
 def _write_records(task: ShardTask, path: Path, count: Callable[[], None]) -> dict:
     """Write the frames of a shard; returns what the manifest will say of it."""
     statistics = {sensor.name: BandStatistics.empty(len(sensor.bands)) for sensor in task.dataset.sensors}
+    pixels = {name: np.zeros(task.dataset.schema.classes(name), np.int64) for name in task.dataset.schema.maps()}
     quarantine: list[dict] = []
     crc = google_crc32c.Checksum()
     written = 0
@@ -245,6 +246,8 @@ def _write_records(task: ShardTask, path: Path, count: Callable[[], None]) -> di
                 file.write(part)
                 crc.update(part)
             written += 1
+            for name in pixels:
+                pixels[name] += task.dataset.schema.scheme(name).count(sample[name][0])
             if task.split == "train":
                 for sensor in task.dataset.sensors:
                     images = sample[sensor.name]
@@ -257,6 +260,7 @@ def _write_records(task: ShardTask, path: Path, count: Callable[[], None]) -> di
         "bytes": size,
         "crc32c": crc.hexdigest().decode(),
         "statistics": {name: value.to_lists() for name, value in statistics.items()},
+        "pixels": {name: counts.tolist() for name, counts in pixels.items()},
         "quarantine": quarantine,
     }
 

@@ -50,7 +50,8 @@ def load(
             (with a seed, shuffled over shards and a buffer).
 
     Returns:
-        Dataset of ({sensor: (B, C, H, W) in the stored dtype}, target, weight (B,) float32), cardinality known.
+        Dataset of ({sensor: (B, C, H, W) in the stored dtype}, target, weight (B,) float32), cardinality known. Maps among
+        the task's columns go through the geometric augmentations with their images.
 
     Raises:
         UserError: An unknown input, augmentation or split; an empty split; a batch that the workers cannot share.
@@ -58,7 +59,8 @@ def load(
     sensors = select(records.sensors, resolve(inputs, records.sensors))
     if any(records.schema.fields[name].series for name in sensors):
         raise UserError(f"{records.directory}: the records hold series of images; a model of single images needs --form=single")
-    sizes = {name: records.schema.fields[name].shape[-2:] for name in sensors}
+    maps = [name for name in task.columns if records.schema.fields[name].kind == "raster"]
+    sizes = {name: records.schema.fields[name].shape[-2:] for name in [*sensors, *maps]}
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{name} {height}x{width}" for name, (height, width) in sizes.items())
         raise UserError(f"input {inputs!r} takes rasters of different sizes ({listed}); build without --native_resolution")
@@ -74,7 +76,8 @@ def load(
 
     scales = {name: _scale(records, sensor) for name, sensor in sensors.items()} if augment else {}
     augmentations = ops.parse(augment, scales)
-    batches = _Batches(records, split, sensors, task.columns, batch_size, worker, augmentations, seed)
+    columns = [name for name in task.columns if name not in maps]
+    batches = _Batches(records, split, sensors, maps, columns, batch_size, worker, augmentations, seed)
     dataset = sources[read](batches, itertools.count(epoch))
     shapes = batches.shapes()
     dataset = dataset.map(lambda values, weight: batches.element(values, weight, shapes, task), num_parallel_calls=1)
@@ -98,7 +101,8 @@ class _Batches:
     records: Records
     split: str
     sensors: dict[str, Sensor]
-    columns: tuple[str, ...]
+    maps: list[str]
+    columns: list[str]
     size: int
     worker: tuple[int, int]
     augmentations: list[ops.Op]
@@ -106,7 +110,11 @@ class _Batches:
 
     @property
     def names(self) -> list[str]:
-        return [*self.sensors, *self.columns]
+        return [*self.rasters, *self.columns]
+
+    @property
+    def rasters(self) -> list[str]:
+        return [*self.sensors, *self.maps]
 
     @property
     def part(self) -> slice:
@@ -115,11 +123,17 @@ class _Batches:
         return slice(index * self.size // count, (index + 1) * self.size // count)
 
     def positions(self, name: str) -> tuple[int, ...]:
+        """Bands of a raster that are wanted; a map of classes is its first band."""
+        if name in self.maps:
+            return (0,)
         return self.records.sensors[name].index(self.sensors[name].bands)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape (C, H, W) of a sensor's image before augmentation."""
-        return (len(self.sensors[name].bands), *self.records.schema.fields[name].shape[1:])
+        """Shape (C, H, W) of a raster before augmentation."""
+        return (len(self.positions(name)), *self.records.schema.fields[name].shape[1:])
+
+    def dtype(self, name: str) -> np.dtype:
+        return np.dtype(self.records.schema.fields[name].dtype)
 
     def augment(self, images: ops.Images, keys: Iterable[bytes], epoch: int) -> ops.Images:
         if not self.augmentations:
@@ -129,11 +143,11 @@ class _Batches:
 
     def types(self) -> list[np.dtype]:
         table = self.records.index(self.split)
-        return [np.dtype(self.sensors[name].dtype) for name in self.sensors] + [table.dtype[c].base for c in self.columns]
+        return [*map(self.dtype, self.rasters), *(table.dtype[name].base for name in self.columns)]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of one sample of every sensor, after augmentation, and column."""
-        images = {name: np.zeros((1, *self.shape(name)), sensor.dtype) for name, sensor in self.sensors.items()}
+        """Shape of one sample of every raster, after augmentation, and column."""
+        images = {name: np.zeros((1, *self.shape(name)), self.dtype(name)) for name in self.rasters}
         shapes = {name: image.shape[1:] for name, image in self.augment(images, [b""], 0).items()}
         return shapes | {name: self.records.index(self.split).dtype[name].shape for name in self.columns}
 
@@ -141,7 +155,7 @@ class _Batches:
         """Tensors in the order of `names` as (images, target, weight), with static shapes."""
         rows = self.part.stop - self.part.start
         tensors = {name: tf.ensure_shape(t, (rows, *shapes[name])) for name, t in zip(self.names, values, strict=True)}
-        target = task.target({name: tensors[name] for name in self.columns})
+        target = task.target({name: tensors[name] for name in task.columns})
         return {name: tensors[name] for name in self.sensors}, target, tf.ensure_shape(weight, (rows,))
 
 
@@ -157,7 +171,7 @@ def _random(batches: _Batches, epochs: Iterator[int]) -> tf.data.Dataset:
     def read(numbers, epoch):
         rows = table[numbers]
         mapped = [records.open(shards[shard]) for shard in rows["shard"]]
-        images = {name: _copy(batches, name, mapped, rows[f"at_{name}"]) for name in batches.sensors}
+        images = {name: _copy(batches, name, mapped, rows[f"at_{name}"]) for name in batches.rasters}
         images = batches.augment(images, rows["key"], int(epoch))
         return [*images.values(), *(np.ascontiguousarray(rows[name]) for name in batches.columns)]
 
@@ -180,9 +194,9 @@ def order_of(count: int, size: int, seed: int | None, epoch: int) -> Iterator[tu
 
 
 def _copy(batches: _Batches, name: str, mapped: list[np.ndarray], starts: np.ndarray) -> np.ndarray:
-    """Chosen bands of one raster of several records, each run of neighbouring bands in one copy."""
+    """Wanted bands of one raster of several records, each run of neighbouring bands in one copy."""
     bands, height, width = batches.shape(name)
-    image = _aligned((len(mapped), bands, height, width), np.dtype(batches.sensors[name].dtype))
+    image = _aligned((len(mapped), bands, height, width), batches.dtype(name))
     pixels = image.view(np.uint8).reshape(len(mapped), -1)
     size = pixels.shape[1] // bands
     runs = list(_runs(batches.positions(name)))
@@ -223,14 +237,14 @@ def _sequential(batches: _Batches, epochs: Iterator[int]) -> tf.data.Dataset:
 
     def parse(record, epoch):
         fields = schema.decode(record, wanted)
-        images = [tf.gather(fields[name], batches.positions(name)) for name in batches.sensors]
+        images = [tf.gather(fields[name], batches.positions(name)) for name in batches.rasters]
         return (*images, *(fields[name] for name in batches.columns), fields["key"], epoch)
 
     def fill(*values):
         *values, keys, epoch = values
         weight = (np.arange(batches.size) < len(keys)).astype(np.float32)
         rows = np.resize(np.arange(len(keys)), batches.size)[batches.part]
-        images = {name: value[rows] for name, value in zip(batches.sensors, values, strict=False)}
+        images = {name: value[rows] for name, value in zip(batches.rasters, values, strict=False)}
         images = batches.augment(images, keys[rows], int(epoch[0]))
         return [*images.values(), *(value[rows] for value in values[len(images) :]), weight[batches.part]]
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from tfrs.labels import Scheme
+from tfrs.labels import IGNORE, Scheme
 
 # Okabe & Ito 2008: told apart with any colour vision.
 FORM_COLORS = ("#0072b2", "#e69f00", "#009e73")
@@ -41,8 +42,12 @@ def class_distribution(legend: Scheme, panels: Mapping[str, Mapping[str, np.ndar
     return figure
 
 
-def confusion(matrix: np.ndarray, legend: Scheme, title: str = "") -> Figure:
-    """A confusion matrix (K, K) in per cent of the reference class, or the 2x2 ones (K, 2, 2) of multi-labels as counts."""
+def confusion(matrix: np.ndarray, legend: Scheme, title: str = "", unit: str = "patches") -> Figure:
+    """A confusion matrix (K, K) in per cent of the reference class, or the 2x2 ones (K, 2, 2) of multi-labels as counts.
+
+    Args:
+        unit: What is counted, patches or pixels.
+    """
     if matrix.ndim == 3:
         return _confusion_multi_label(matrix, legend, title)
     count = len(legend.classes)
@@ -56,9 +61,9 @@ def confusion(matrix: np.ndarray, legend: Scheme, title: str = "") -> Figure:
             color = "white" if value > 50 else "black"
             axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=color, fontsize=8)
     axes.set_xticks(range(count), legend.classes, rotation=45, ha="right")
-    axes.set_yticks(range(count), [f"{name} ({int(n)})" for name, n in zip(legend.classes, support[:, 0], strict=True)])
+    axes.set_yticks(range(count), [f"{name} ({int(n):,})" for name, n in zip(legend.classes, support[:, 0], strict=True)])
     axes.set_xlabel("predicted")
-    axes.set_ylabel("reference (number of patches)")
+    axes.set_ylabel(f"reference (number of {unit})")
     axes.set_title(title)
     figure.colorbar(image, label="% of the reference class", shrink=0.8)
     return figure
@@ -121,6 +126,33 @@ def patches(images: Mapping[str, np.ndarray], true: list[list[str]], predicted: 
     for axes, names, guesses in zip(grid[-1], true, predicted, strict=True):
         lines = ["reference:", *(names or ["none"]), "", "predicted:", *(guesses or ["none"])]
         axes.set_xlabel("\n".join(lines), fontsize=8, color="#006400" if names == guesses else "#8b0000")
+    return figure
+
+
+def maps(images: Mapping[str, np.ndarray], legend: Scheme, title: str = "") -> Figure:
+    """Patches with their maps, one column a patch and one row an image or map (Wenger et al. 2022, Fig. 6).
+
+    Args:
+        images: Per title of a row, displayable images (N, H, W) or (N, H, W, 3) in 0..1, or class ids (N, H, W) in uint8.
+        legend: The classes; those that occur are listed below with their colours, pixels of no class are black.
+    """
+    count = len(next(iter(images.values())))
+    figure = Figure(figsize=(0.6 + 2 * count, 1.4 + 2 * len(images)), dpi=110, layout="constrained")
+    figure.suptitle(title)
+    grid = figure.subplots(len(images), count, squeeze=False)
+    seen: set[int] = set()
+    for row, (name, row_images) in zip(grid, images.items(), strict=True):
+        is_map = row_images.dtype == np.uint8
+        seen |= set(np.unique(row_images).tolist()) if is_map else set()
+        for axes, image in zip(row, row_images, strict=True):
+            axes.imshow(legend.palette()[image] if is_map else image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+        row[0].set_ylabel(name)
+    entries = [(legend.classes[i], f"#{legend.colors[i]}") for i in sorted(seen) if i < len(legend.classes)]
+    entries += [("no class", "black")] if seen & {IGNORE} else []
+    patches = [Patch(facecolor=color, edgecolor="0.3", linewidth=0.5, label=name) for name, color in entries]
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 2 * count), frameon=False)
     return figure
 
 

@@ -23,7 +23,8 @@ class Field:
             float64, which an Example's float list is not).
         dtype: NumPy name of the element type of a raster or vector.
         shape: Shape of a raster (C, H, W) or vector (N,). A series of rasters has (-1, C, H, W): its length T varies.
-        scheme: Name of the class scheme of a label, labels or fractions field, or of a raster of the scheme's numbers.
+        scheme: Name of the class scheme of a label, labels or fractions field, or of a map: a raster whose first band has the
+            scheme's numbers.
     """
 
     kind: str
@@ -63,9 +64,17 @@ class Schema:
     fields: Mapping[str, Field]
     schemes: Mapping[str, Scheme] = field(default_factory=dict)
 
+    def scheme(self, name: str) -> Scheme:
+        """The class scheme of a label, labels or fractions field, or of a map."""
+        return self.schemes[self.fields[name].scheme]
+
     def classes(self, name: str) -> int:
-        """Number of classes of a label, labels or fractions field."""
-        return len(self.schemes[self.fields[name].scheme].classes)
+        """Number of classes of such a field."""
+        return len(self.scheme(name).classes)
+
+    def maps(self) -> list[str]:
+        """Names of the rasters whose first band is a map of classes."""
+        return [name for name, spec in self.fields.items() if spec.kind == "raster" and spec.scheme]
 
     def encode(self, sample: Sample) -> bytes:
         """Serialise a sample as `tf.train.Example`.
