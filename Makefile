@@ -26,10 +26,10 @@ demo: $(READY)
 	$(BIN)/python -m experiments.predict --export $(DEMO)/run/export --layout sen12ms \
 	  --scene s2=$(PATCH)/s2_141/ROIs1970_fall_s2_141_p1.tif,s1=$(PATCH)/s1_141/ROIs1970_fall_s1_141_p1.tif
 
-# Simulated MultiSenGE: both U-Nets of Wenger et al. 2022 on the urban classes, and the map of one patch.
+# Simulated MultiSenGE: both U-Nets of Wenger et al. 2022, and the map of one patch.
 SEGMENT := $(DEMO)/segment
 demo-segment: $(READY)
-	$(BIN)/python -m tfrecords_builder --dataset multisenge --synthesize 60 --input $(SEGMENT)/data --output $(SEGMENT)/records
+	$(BIN)/python -m tfrecords_builder --dataset multisenge --synthesize 120 --input $(SEGMENT)/data --output $(SEGMENT)/records
 	for input in irrg irrg_index; do \
 	  $(BIN)/python -m experiments.segment --flagfile=experiments/configs/demo_segment.flags --input=$$input \
 	    --records=$(SEGMENT)/records --run_dir=$(SEGMENT)/$$input || exit; done
