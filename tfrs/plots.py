@@ -1,5 +1,6 @@
 """Figures; the only file that imports matplotlib, by its objects: no state is shared and no display is needed."""
 
+import textwrap
 from collections.abc import Mapping
 
 import numpy as np
@@ -137,7 +138,8 @@ def maps(images: Mapping[str, np.ndarray], legend: Scheme, title: str = "") -> F
         legend: The classes; those that occur are listed below with their colours, pixels of no class are black.
     """
     count = len(next(iter(images.values())))
-    figure = Figure(figsize=(0.6 + 2 * count, 1.4 + 2 * len(images)), dpi=110, layout="constrained")
+    width = max(0.6 + 2 * count, 5)
+    figure = Figure(figsize=(width, 1), dpi=110, layout="constrained")
     figure.suptitle(title)
     grid = figure.subplots(len(images), count, squeeze=False)
     seen: set[int] = set()
@@ -149,10 +151,14 @@ def maps(images: Mapping[str, np.ndarray], legend: Scheme, title: str = "") -> F
             axes.set_xticks([])
             axes.set_yticks([])
         row[0].set_ylabel(name)
-    entries = [(legend.classes[i], f"#{legend.colors[i]}") for i in sorted(seen) if i < len(legend.classes)]
+    names = [textwrap.shorten(name, 40, placeholder=" ...") for name in legend.classes]
+    entries = [(names[i], f"#{legend.colors[i]}") for i in sorted(seen) if i < len(names)]
     entries += [("no class", "black")] if seen & {IGNORE} else []
     patches = [Patch(facecolor=color, edgecolor="0.3", linewidth=0.5, label=name) for name, color in entries]
-    figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 2 * count), frameon=False)
+    longest = max((len(name) for name, _ in entries), default=1)
+    columns = max(1, int(width / (0.6 + 0.08 * longest)))  # inches of a handle and of a letter
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), columns) or 1, frameon=False)
+    figure.set_figheight(0.8 + 2 * len(images) + 0.22 * -(-len(patches) // columns))
     return figure
 
 
