@@ -29,7 +29,7 @@ def test_run_with_indices(records, tmp_path):
         input="irrg_index",
         epochs=1,
         mixed_precision="bfloat16",
-        augment=("noise:1", "band_dropout:0.5"),
+        augment=("noise:1", "band_dropout:0.5", "mixup"),
         entropy_levels=4,
         entropy_window=5,
         entropy_offsets=("0:1", "1:0"),

@@ -88,6 +88,33 @@ def test_image_and_map_are_augmented_with_one_draw(records, read):
     assert sorted(t.tobytes() for t in np.concatenate(noisy)) == sorted(t.tobytes() for t in plain)
 
 
+def test_turned_corners_have_no_class(records):
+    load = {"inputs": "B02", "task": create(records, scheme="igbp"), "batch_size": 7}
+    for images, target, _ in pipeline.load(records, "train", augment=("rotate",), seed=1, **load):
+        no_data = images["s2"].numpy()[:, 0] == 0
+        np.testing.assert_array_equal(target.numpy() == IGNORE, no_data)
+        assert no_data.any(axis=(1, 2)).sum() > 4 and no_data.mean() < 0.3
+
+
+def test_cutmix_pastes_the_map_with_the_image(records):
+    """Bands of the small patches tell the class, whoever's pixel it is."""
+    load = {"inputs": "B02", "task": create(records, scheme="igbp"), "batch_size": 7}
+    spectra = np.random.default_rng(0).integers(300, 5000, (13, 18))[1]
+    plain = pipeline.load(records, "train", seed=1, **load)
+    mixed = pipeline.load(records, "train", augment=("cutmix",), seed=1, **load)
+    for (_, before, _), (images, target, _) in zip(plain, mixed, strict=True):
+        assert target.shape == (7, 16, 16) and target.dtype == tf.uint8
+        difference = images["s2"].numpy()[:, 0].astype(int) - spectra[target.numpy() + 1]
+        assert (difference >= 0).all() and (difference < 200).all()
+        neighbour = np.roll(before, -1, axis=0)
+        assert ((target == before) | (target == neighbour)).numpy().all() and (target != before).numpy().any()
+
+
+def test_mixup_is_refused(records):
+    with pytest.raises(UserError, match="mixup would mix maps of classes"):
+        pipeline.load(records, "train", inputs="s1", task=create(records), batch_size=2, augment=["mixup"], seed=0)
+
+
 def test_confusion_matrix_is_scikit_learns(records):
     task = create(records, ignored=("Savanna",))
     rng = np.random.default_rng(0)

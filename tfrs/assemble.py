@@ -161,6 +161,7 @@ def batches(
         task=task,
         batch_size=experiment.batch_size,
         augment=experiment.augment if training else (),
+        date=experiment.date,
         seed=experiment.seed if training else None,
         epoch=epoch,
         read=experiment.read,

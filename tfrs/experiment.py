@@ -86,8 +86,12 @@ class Experiment:
     )
     dropout: float = _setting(0.0, "dropout rate before the last layer")
     augment: tuple[str, ...] = _setting(
-        (), "augmentations in order: dihedral, crop:SIZE, noise:STD, band_dropout:P, modality_dropout:P"
+        (),
+        "augmentations in order: dihedral, crop:SIZE, resized_crop:SIZE:SMALLEST_AREA, rotate:DEGREES, noise:STD, "
+        "brightness:AMOUNT, contrast:AMOUNT, speckle:LOOKS, band_dropout:P, modality_dropout:P, cutout:SIZE, and last "
+        "mixup:ALPHA or cutmix:ALPHA",
     )
+    date: str = _setting("", "records of series, one image of each: first, or random (in training another each epoch)")
     epochs: int = _setting(100, "largest number of epochs")
     batch_size: int = _setting(64, "patches per step, over all devices")
     optimizer: str = _setting("adam", "adam, adamw, lamb, nadam, rmsprop or sgd")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tfrs import example
+from tfrs.errors import UserError
 from tfrs.labels import Scheme
 
 Sample = dict[str, np.ndarray | int | str]
@@ -75,6 +76,13 @@ class Schema:
     def maps(self) -> list[str]:
         """Names of the rasters whose first band is a map of classes."""
         return [name for name, spec in self.fields.items() if spec.kind == "raster" and spec.scheme]
+
+    def check_sizes(self, names: Iterable[str]) -> None:
+        """Raise a UserError where rasters differ in height or width."""
+        sizes = {name: self.fields[name].shape[-2:] for name in names}
+        if len(set(sizes.values())) > 1:
+            listed = ", ".join(f"{name} {height}x{width}" for name, (height, width) in sizes.items())
+            raise UserError(f"the input takes rasters of different sizes ({listed}); build without --native_resolution")
 
     def encode(self, sample: Sample) -> bytes:
         """Serialise a sample as `tf.train.Example`.

@@ -11,6 +11,7 @@ S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09"
 # Ground sampling in metres.
 S2_SAMPLING = dict(zip(S2_BANDS, (60, 10, 10, 10, 20, 20, 20, 10, 20, 60, 60, 20, 20), strict=True))
 S1_BANDS = ("VV", "VH")
+DECIBEL = "decibel"
 # The ten bands at 10 and 20 m that see the surface.
 S2_SURFACE = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 
@@ -68,7 +69,7 @@ def sentinel2(bands: tuple[str, ...] = S2_BANDS, dtype: str = "uint16") -> Senso
 
 def sentinel1() -> Sensor:
     """Sentinel-1 GRD backscatter, dual polarisation."""
-    return Sensor("s1", S1_BANDS, "float32", "decibel")
+    return Sensor("s1", S1_BANDS, "float32", DECIBEL)
 
 
 # Input name -> sensor -> bands and indices; None stands for all bands the records have, in ESA order.

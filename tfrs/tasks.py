@@ -27,6 +27,10 @@ class Task(ABC):
     def target(self, columns: dict[str, tf.Tensor]) -> tf.Tensor:
         """The target of a batch from its columns."""
 
+    def soft(self, target: tf.Tensor) -> tf.Tensor:
+        """A target of patches as shares (B, classes) in float32, which can be mixed and which `loss` takes as well."""
+        return target
+
     def size(self, target: tf.Tensor) -> tf.Tensor:
         """How much each sample (B,) has to be learned from: its weight in mean losses."""
         return tf.ones(tf.shape(target)[:1])
@@ -66,9 +70,13 @@ class SingleLabel(Task):
             return columns["label"]
         return tf.gather(np.array(MERGES[self.source, self.scheme.name], np.int64), columns["label"])
 
+    def soft(self, target):
+        return tf.one_hot(target, len(self.scheme.classes))
+
     def loss(self, target, logits):
         smooth = self.label_smoothing
-        hot = tf.one_hot(target, logits.shape[-1]) * (1 - smooth) + smooth / logits.shape[-1]
+        shares = self.soft(target) if target.dtype.is_integer else target
+        hot = shares * (1 - smooth) + smooth / logits.shape[-1]
         return keras.losses.categorical_crossentropy(hot, logits, from_logits=True)
 
     def probabilities(self, logits):
