@@ -24,8 +24,8 @@ class BigEarthNetPatches(Dataset):
     """The options that both versions have.
 
     Attributes:
-        resampling: How the bands at 20 and 60 m are brought to 120x120, one of `geotiff.RESAMPLING`; GDAL does it. Bilinear
-            by default, because its values stay within those measured, where cubic overshoots at edges.
+        resampling: How the bands at 20 and 60 m are brought to 120x120, one of `geotiff.RESAMPLING`. Bilinear by default,
+            because its values stay within those measured, where cubic overshoots at edges.
         native_resolution: Keep the bands at their own size: rasters `s2_10m`, `s2_20m` and `s2_60m` in place of `s2`.
         s1: Pair with Sentinel-1, else the records hold Sentinel-2 alone. None: `at` decides by whether its folder is there.
         keep_unrecommended: Keep patches with seasonal snow, clouds or their shadows, or no label in the 19-class scheme.
@@ -91,7 +91,7 @@ class BigEarthNetPatches(Dataset):
             expected = (metres, 0, grid.transform[2], 0, -metres, grid.transform[5])
             check_same_grid(files[band], raster, path, replace(grid, transform=expected))
             if metres > 10 and not self.native_resolution:
-                images[band] = geotiff.read(files[band], (SIZE, SIZE), self.resampling).data
+                images[band] = geotiff.resample(raster, (SIZE, SIZE), self.resampling).data
         if s1:
             for band in sentinel1().bands:
                 file = s1 / f"{s1.name}_{band}.tif"
