@@ -58,14 +58,14 @@ def read(path: str | os.PathLike) -> Raster:
 
 
 # CRS by the tags that say it: GDAL interprets them at their first appearance, so that it is always GDAL's own word.
-_CRS: dict[bytes, str] = {}
+_CRS: dict[tuple, str] = {}
 # Of larger files, opening is the lesser part, and they may be compressed: GDAL shall not wait for all of their bytes.
 _PLAIN_BYTES = 1 << 26
 
 
 def _plain(path) -> tiff.Plain | None:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             return tiff.read(file.read()) if os.fstat(file.fileno()).st_size <= _PLAIN_BYTES else None
     except OSError:
         return None

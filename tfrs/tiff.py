@@ -47,14 +47,14 @@ class Plain:
     Attributes:
         data: Pixels (C, H, W) in native byte order; read-only where they are a view of the file's bytes.
         transform: As `geotiff.Raster.transform`.
-        geokeys: The tags that hold the CRS, as bytes that are equal where it is; empty where there is none.
+        geokeys: The tags that hold the CRS, equal where it is; empty where there is none.
         nodata: The declared nodata value.
         descriptions: Band names, empty strings where there are none.
     """
 
     data: np.ndarray
     transform: tuple[float, ...]
-    geokeys: bytes
+    geokeys: tuple
     nodata: float | None
     descriptions: tuple[str, ...]
 
@@ -84,7 +84,7 @@ def _read(content: bytes) -> Plain:
     _require(furthest <= len(content))
     tags = {code: value or content[at : at + size] for code, (value, at, size) in places.items()}
     # What says where the pixels are is the same in all files of one size from one writer, and costs most to interpret.
-    layout = _layout(directory, order, tuple(tags.get(code) for code in _LAYOUT))
+    layout = _layout(directory, order, tuple(map(tags.get, _LAYOUT)))
     data = layout.pixels(content)
     return Plain(
         data,
@@ -166,7 +166,7 @@ def _layout(directory: bytes, order: str, values: tuple[bytes | None, ...]) -> _
 
 
 def _transform(tags: dict[int, bytes], order: str) -> tuple[float, ...]:
-    scale, tie, matrix = (tags.get(code) for code in (PIXEL_SCALE, TIEPOINT, MATRIX))
+    scale, tie, matrix = map(tags.get, (PIXEL_SCALE, TIEPOINT, MATRIX))
     if matrix:
         _require(len(matrix) == 128 and not scale and not tie)
         a, b, _, c, d, e, _, f, *_ = struct.unpack(order + "16d", matrix)
@@ -181,13 +181,13 @@ def _transform(tags: dict[int, bytes], order: str) -> tuple[float, ...]:
     return a, b, c, d, e, f
 
 
-def _geokeys(tags: dict[int, bytes], order: str) -> bytes:
+def _geokeys(tags: dict[int, bytes], order: str) -> tuple:
     if GEO_KEYS not in tags:
         # Numbers without a CRS are rare, and GDAL has opinions on them.
         _require(not {PIXEL_SCALE, TIEPOINT, MATRIX, GEO_DOUBLES, GEO_TEXT} & tags.keys())
-        return b""
+        return ()
     _require(_is_area(tags[GEO_KEYS], order))
-    return b"|".join([order.encode(), *(tags.get(code, b"") for code in (GEO_KEYS, GEO_DOUBLES, GEO_TEXT))])
+    return order, *map(tags.get, (GEO_KEYS, GEO_DOUBLES, GEO_TEXT))
 
 
 @functools.lru_cache(maxsize=256)

@@ -89,7 +89,7 @@ class BigEarthNetPatches(Dataset):
             size = SIZE * 10 // metres
             images[band] = check(files[band], raster, "uint16", (1, size, size), nodata=0)
             expected = (metres, 0, grid.transform[2], 0, -metres, grid.transform[5])
-            check_same_grid(files[band], raster, path, replace(grid, transform=expected))
+            check_same_grid(files[band], raster, path, Raster(grid.data, grid.crs, expected))
             if metres > 10 and not self.native_resolution:
                 images[band] = geotiff.resample(raster, (SIZE, SIZE), self.resampling).data
         if s1:
