@@ -25,7 +25,10 @@ Data sets: {", ".join(registry.DATASETS)}.
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", None, "name of the data set to build")
-flags.DEFINE_string("input", None, "folder or zip with the data set as published (default: data/<dataset>)")
+flags.DEFINE_string(
+    "input", None, "the data set as published: a folder, unpacked or with archives, or an archive (default: data/<dataset>)"
+)
+flags.DEFINE_string("spool", None, "folder for what is in a tar.gz while a build runs (default: .archives beside the records)")
 flags.DEFINE_string("output", "records", "folder for records of all data sets")
 flags.DEFINE_list(
     "split_file",
@@ -73,11 +76,15 @@ def build() -> None:
     from tfrecords_builder.show import summary
     from tfrecords_builder.simulate import is_simulated, simulate
     from tfrecords_builder.writer import write
+    from tfrs import archive
     from tfrs.records import MANIFEST
 
     root = Path(FLAGS.input or f"data/{dataset.name}")
     if FLAGS.synthesize:
         simulate(dataset, root, FLAGS.synthesize, FLAGS.seed)
+    directory = Path(FLAGS.output) / dataset.name / dataset.version
+    already = (directory / MANIFEST).exists() and not FLAGS.overwrite
+    place, root = root, archive.mount(dataset, root, Path(FLAGS.spool or directory.parent / ".archives"), unpack=not already)
     dataset = dataset.at(root)
     if FLAGS.aux:
         from tfrs.datasets import auxiliary
@@ -85,9 +92,9 @@ def build() -> None:
         layers = command.pairs("aux", FLAGS.aux, "name=path, e.g. gsw=GSW.tif,esm=ESM/*.tif")
         dataset = auxiliary.WithAuxiliary(dataset, tuple(layers.items()))
     sensors = ", ".join(f"{sensor.name} ({len(sensor.bands)} bands)" for sensor in dataset.sensors)
-    print(f"{dataset.name} from {root}: {sensors}")
+    print(f"{dataset.name} from {place}: {sensors}")
     made_with = {
-        "input": str(root),
+        "input": str(place),
         "split_file": split_files,
         "val_fraction": FLAGS.val_fraction,
         "limit": FLAGS.limit,
@@ -97,8 +104,6 @@ def build() -> None:
     for reason, count in dataset.left_out(root).items():
         if count:
             print(f"left out: {count} {reason}")
-    directory = Path(FLAGS.output) / dataset.name / dataset.version
-    already = (directory / MANIFEST).exists() and not FLAGS.overwrite
     before, start = 0 if FLAGS.overwrite else _megabytes(directory), time.monotonic()
     records = write(
         dataset,
@@ -110,6 +115,7 @@ def build() -> None:
         overwrite=FLAGS.overwrite,
         options={"seed": FLAGS.seed, **{name: value for name, value in made_with.items() if value}},
     )
+    archive.release(root)
     seconds, megabytes = time.monotonic() - start, _megabytes(directory) - before
     wrote = f"wrote {megabytes:.1f} MB in {seconds:.1f} s ({megabytes / seconds:.1f} MB/s)"
     print(f"{directory}: {'already built: nothing to do' if already else wrote}")

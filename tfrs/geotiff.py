@@ -1,5 +1,6 @@
 """Rasters read and written; beside `warp`, the only file that imports rasterio."""
 
+import contextlib
 import os
 import warnings
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ import rasterio.warp
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from tfrs import tiff
+from tfrs import archive, tiff
 from tfrs.errors import BadPatch
 
 # Neither sidecar files nor a directory listing are wanted for a patch, and one file has one reader.
@@ -40,18 +41,25 @@ class Raster:
 
 
 def read(path: str | os.PathLike) -> Raster:
-    """Read all bands of a raster that GDAL knows, `/vsizip/` paths included; plain TIFF without GDAL, with the same result.
+    """Read all bands of a raster that GDAL knows, in a file or in an archive (see `archive`).
 
-    Returns:
-        The raster. Its pixels may be read-only.
+    Plain TIFF is read without GDAL, with the same result. Pixels may be read-only.
 
     Raises:
         BadPatch: The file is missing, truncated or no raster.
     """
-    plain = _plain(path)
+    content = _content(path)
+    plain = tiff.read(content) if content else None
     if plain is not None and plain.geokeys in _CRS:
         return Raster(plain.data, _CRS[plain.geokeys], plain.transform, plain.nodata, plain.descriptions)
-    raster = _read(path)
+    try:
+        if content is None or os.path.exists(path):
+            raster = _read(str(path))
+        else:
+            with rasterio.MemoryFile(content) as memory:
+                raster = _read(memory.name)
+    except (RasterioError, UnicodeDecodeError) as error:  # rasterio decodes texts of damaged files without a guard
+        raise BadPatch(path, f"cannot be read ({_innermost(error)})") from error
     if plain is not None and len(_CRS) < 1000:
         _CRS[plain.geokeys] = raster.crs
     return raster
@@ -63,29 +71,30 @@ _CRS: dict[tuple, str] = {}
 _PLAIN_BYTES = 1 << 26
 
 
-def _plain(path) -> tiff.Plain | None:
+def _content(path) -> bytes | None:
+    """The bytes of a patch's file; None of what only GDAL can or should open."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return tiff.read(file.read()) if os.fstat(file.fileno()).st_size <= _PLAIN_BYTES else None
-    except OSError:
-        return None
+        with contextlib.suppress(NotADirectoryError):  # a member of an archive
+            if str(path).startswith("/vsi") or os.stat(path).st_size > _PLAIN_BYTES:
+                return None
+        return archive.read_bytes(path)
+    except FileNotFoundError as error:
+        raise BadPatch(path, "no such file") from error
+    except OSError as error:
+        raise BadPatch(path, f"cannot be read ({error.strerror or error})") from error
 
 
-def _read(path) -> Raster:
-    try:
-        with warnings.catch_warnings(), rasterio.Env(**_OPTIONS):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(str(path), sharing=False) as source:
-                return Raster(
-                    source.read(),
-                    source.crs.to_string() if source.crs else "",
-                    source.transform[:6],
-                    source.nodata,
-                    tuple(name or "" for name in source.descriptions),
-                )
-    except (RasterioError, UnicodeDecodeError) as error:  # rasterio decodes texts of damaged files without a guard
-        reason = "no such file" if _missing(path) else f"cannot be read ({_innermost(error)})"
-        raise BadPatch(path, reason) from error
+def _read(name: str) -> Raster:
+    with warnings.catch_warnings(), rasterio.Env(**_OPTIONS):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(name, sharing=False) as source:
+            return Raster(
+                source.read(),
+                source.crs.to_string() if source.crs else "",
+                source.transform[:6],
+                source.nodata,
+                tuple(name or "" for name in source.descriptions),
+            )
 
 
 def resample(raster: Raster, size: tuple[int, int], resampling: str = "nearest") -> Raster:
@@ -135,10 +144,6 @@ def _resample(raster: Raster, size: tuple[int, int], resampling: str) -> np.ndar
         write(memory.name, raster)
         with warnings.catch_warnings(), rasterio.open(memory.name) as source:
             return source.read(out_shape=(source.count, *size), resampling=Resampling[resampling])
-
-
-def _missing(path) -> bool:
-    return not str(path).startswith("/vsi") and not os.path.exists(path)
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -31,6 +31,7 @@ class Dataset(ABC):
     sensors: ClassVar[tuple[Sensor, ...]]
     schema: ClassVar[Schema]
     layout: ClassVar[str]  # how a patch's file is found, for the error that says it was not
+    folders: ClassVar[tuple[str, ...]] = ()  # one of these is in a root that is unpacked; in others, archives are looked for
     splits: ClassVar[tuple[str, ...]] = SPLITS
     series_length: ClassVar[int] = 1  # usual length of a series, from which the number of shards is guessed
 
@@ -43,6 +44,10 @@ class Dataset(ABC):
     def at(self, root: Path) -> "Dataset":
         """The data set with the options that were left open settled by what is there."""
         return self
+
+    def member(self, name: str) -> str:
+        """Where a member of an archive belongs below the root; empty for one that is none of the data set."""
+        return name
 
     def keys(self, root: Path) -> set[str]:
         """Keys of all splits together: what a split file may name."""

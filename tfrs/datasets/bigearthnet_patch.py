@@ -1,14 +1,13 @@
 """What both versions of BigEarthNet share: options, sensors, and a patch as one GeoTIFF per band."""
 
 import functools
-import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from tfrs import geotiff
+from tfrs import archive, geotiff
 from tfrs.datasets.base import GEOREFERENCE, Dataset, check, check_same_grid
 from tfrs.errors import BadPatch, unknown
 from tfrs.geotiff import Raster
@@ -120,8 +119,7 @@ def folder_names(folder: Path, pattern: str) -> np.ndarray:
     The pattern matches at most 64 characters.
     """
     matches = re.compile(pattern).fullmatch
-    with os.scandir(folder) as entries:
-        return np.sort(np.fromiter((entry.name.encode() for entry in entries if matches(entry.name)), "S64"))
+    return np.sort(np.fromiter((name.encode() for name in archive.names(folder) if matches(name)), "S64"))
 
 
 def among(names: np.ndarray, others: np.ndarray) -> np.ndarray:
