@@ -34,6 +34,7 @@ _TAGS = dict.fromkeys(_HARMLESS, tuple(_BYTES)) | dict.fromkeys(_LAYOUT, tuple(_
 _TAGS |= dict.fromkeys((PIXEL_SCALE, TIEPOINT, MATRIX, GEO_DOUBLES), (_DOUBLE,))
 _TAGS |= dict.fromkeys((GEO_TEXT, GDAL_METADATA, GDAL_NODATA), (_ASCII,))
 _NONE, _DEFLATE = 1, (8, 32946)
+_CACHED = 1 << 16  # bytes turned from pixels into bands at a time; measured: SEN12MS a third faster than as a whole
 _LARGEST_INFLATED = 1 << 18  # bytes of pixels; of SEN12MS, GDAL inflates more than it loses in opening (measured: 10-24 %)
 _KINDS = {1: "u", 2: "i", 3: "f"}
 _TYPES = {"u1", "u2", "u4", "i1", "i2", "i4", "f4", "f8"}
@@ -139,8 +140,14 @@ class _Layout:
         if self.predicted:
             rows = data.astype(self.dtype.newbyteorder("=")).reshape(-1, width, 1 if self.planar else bands)
             data = np.cumsum(rows, axis=1, dtype=rows.dtype)
-        data = data.reshape(self.shape) if self.planar else data.reshape(height, width, bands).transpose(2, 0, 1)
-        return np.ascontiguousarray(data, self.dtype.newbyteorder("="))
+        native = self.dtype.newbyteorder("=")
+        if self.planar or bands == 1:
+            return data.reshape(self.shape).astype(native, copy=False)
+        image, pixels = np.empty(self.shape, native), data.reshape(height, width, bands)
+        rows = max(1, _CACHED // pixels[0].nbytes)
+        for row in range(0, height, rows):
+            image[:, row : row + rows] = pixels[row : row + rows].transpose(2, 0, 1)
+        return image
 
 
 def _inflate(strip: memoryview, size: int) -> bytes:
