@@ -157,6 +157,11 @@ def test_anything_else_goes_to_gdal(path, options):
     assert_read(path, direct=False)
 
 
+def test_large_deflated_files_go_to_gdal(path):
+    write(path, IMAGE.repeat(8, 1).repeat(8, 2), compress="deflate")
+    assert_read(path, direct=False)
+
+
 def test_point_rasters_overviews_masks_and_palettes_go_to_gdal(path):
     write(path, IMAGE)
     with rasterio.open(path, "r+") as file:
