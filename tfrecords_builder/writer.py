@@ -18,7 +18,7 @@ import google_crc32c
 import numpy as np
 
 from tfrecords_builder import SHARD_MB, metadata
-from tfrs import records
+from tfrs import allocation, records
 from tfrs.datasets.base import Dataset
 from tfrs.errors import BadPatch, UserError
 from tfrs.progress import progress
@@ -216,6 +216,7 @@ def _count_patch() -> None:
 
 def write_shard(task: ShardTask, count: Callable[[], None] = _count_patch) -> None:
     """Write one shard, its index and its result; the shard appears under its name only when it is complete."""
+    allocation.keep_freed()
     target = task.directory / task.name
     try:
         with replacing(target) as temporary:
