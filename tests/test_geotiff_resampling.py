@@ -30,7 +30,7 @@ def band(request, tmp_path):
 @pytest.mark.parametrize("method", geotiff.RESAMPLING)
 def test_resampling_is_gdals_and_that_of_the_kernel(band, method):
     path, raster = band
-    found = geotiff.read(path, (120, 120), method)
+    found = geotiff.resample(geotiff.read(path), (120, 120), method)
     assert (found.data.dtype, found.data.shape) == (np.uint16, (1, 120, 120))
     assert (found.crs, found.transform) == ("EPSG:32633", (10.0, 0.0, 404400.0, 0.0, -10.0, 5342400.0))
     with rasterio.open(path) as source:
@@ -62,15 +62,14 @@ def test_resampling_agrees_with_gdalwarp(band, method):
     # Where the cubic kernel passes the edge, gdalwarp takes the bilinear one.
     margin = 12 if method == "cubic" else 0
     inner = np.s_[margin : 120 - margin, margin : 120 - margin]
-    found = geotiff.read(path, (120, 120), method).data[0]
+    found = geotiff.resample(geotiff.read(path), (120, 120), method).data[0]
     assert np.abs(found[inner].astype(int) - warped[inner]).max() <= 1
 
 
-def test_bilinear_stays_within_the_measured_values_and_cubic_does_not(tmp_path):
+def test_bilinear_stays_within_the_measured_values_and_cubic_does_not():
     step = np.full((1, 60, 60), 100, np.uint16)
     step[:, :, 30:] = 5000
-    geotiff.write(tmp_path / "step.tif", Raster(step))
-    bilinear, cubic = (geotiff.read(tmp_path / "step.tif", (120, 120), method).data for method in ("bilinear", "cubic"))
+    bilinear, cubic = (geotiff.resample(Raster(step), (120, 120), method).data for method in ("bilinear", "cubic"))
     assert (bilinear.min(), bilinear.max()) == (100, 5000)
     assert cubic.min() == 0  # 100 less an overshoot, cut off at the type's end
     assert cubic.max() > 5000
@@ -81,3 +80,27 @@ def test_own_size_is_untouched(band):
     found = geotiff.read(path)
     np.testing.assert_array_equal(found.data, raster.data)
     assert found.transform == raster.transform
+
+
+@pytest.mark.parametrize("nodata", [None, 0, 7])
+@pytest.mark.parametrize("factor", [1, 2, 3, 6, 11, 12])
+def test_whole_factors_give_gdals_values(tmp_path, factor, nodata):
+    """Sums of 2 * factor weights fall onto halves, where one wrong rounding shows."""
+    for size, highest in ((1, 9), (2, 3), (7, 255), (20, 65535)):
+        data = np.random.default_rng(size).integers(0, highest, (2, size, size + 1), endpoint=True).astype(np.uint16)
+        raster = Raster(data, "EPSG:32633", (60.0, 0.0, 404400.0, 0.0, -60.0, 5342400.0), nodata)
+        geotiff.write(tmp_path / "band.tif", raster)
+        for method in geotiff.RESAMPLING:
+            shape = (2, factor * size, factor * (size + 1))
+            with rasterio.open(tmp_path / "band.tif") as source:
+                expected = source.read(out_shape=shape, resampling=Resampling[method])
+            np.testing.assert_array_equal(geotiff.resample(raster, shape[1:], method).data, expected)
+
+
+@pytest.mark.parametrize("size", [(30, 30), (100, 90), (60, 120)])
+def test_other_sizes_give_gdals_values(band, size):
+    path, raster = band
+    with rasterio.open(path) as source:
+        for method in geotiff.RESAMPLING:
+            expected = source.read(out_shape=(1, *size), resampling=Resampling[method])
+            np.testing.assert_array_equal(geotiff.resample(raster, size, method).data, expected)

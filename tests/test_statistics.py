@@ -1,5 +1,6 @@
 import functools
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -68,6 +69,23 @@ def test_a_small_spread_around_a_large_mean_survives_many_merges():
     parts = [BandStatistics.measure(row[None, None]) for row in image[0]]
     merged = functools.reduce(BandStatistics.merge, parts, BandStatistics.empty(1))
     np.testing.assert_allclose(np.sqrt(merged.squares / merged.count), image.std(), rtol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16])
+@pytest.mark.parametrize("nodata", [None, 0])
+def test_integers_are_exact_also_in_images_measured_in_blocks(dtype, nodata):
+    limits = np.iinfo(dtype)
+    image = np.random.default_rng(0).integers(limits.min, limits.max, (3, 260, 260), endpoint=True).astype(dtype)
+    image[1] = limits.max
+    image[2] |= 1  # no zero
+    found = BandStatistics.measure(image, nodata)
+    for band in range(3):
+        values = [value for value in image[band].ravel().tolist() if value != nodata]
+        mean = Fraction(sum(values), len(values))
+        assert found.count[band] == len(values)
+        assert found.mean[band] == float(mean)
+        assert found.squares[band] == float(sum(value * value for value in values) - mean * sum(values))
+        assert (found.minimum[band], found.maximum[band]) == (min(values), max(values))
 
 
 def test_all_decibels_above_0_and_far_below_count():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from tfrecords_builder import MAX_BAD_FRACTION, SHARD_MB, options
+from tfrecords_builder import ARCHIVES, MAX_BAD_FRACTION, SHARD_MB, options
 from tfrs import command, registry
 from tfrs.errors import UserError, unknown
 
@@ -30,7 +30,10 @@ Data sets: {", ".join(registry.DATASETS)}.
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", None, "name of the data set to build")
-flags.DEFINE_string("input", None, "folder or zip with the data set as published (default: data/<dataset>)")
+flags.DEFINE_string(
+    "input", None, "the data set as published: a folder, unpacked or with archives, or an archive (default: data/<dataset>)"
+)
+flags.DEFINE_string("spool", None, "folder for what is in a tar.gz while a build runs (default: .archives beside the records)")
 flags.DEFINE_string("output", "records", "folder for records of all data sets")
 flags.DEFINE_list(
     "split_file",
@@ -90,6 +93,7 @@ def build() -> None:
     planned = _planned()
     from tfrecords_builder import shares, writer
     from tfrecords_builder.show import summary
+    from tfrs import archive
 
     already = None if FLAGS.overwrite else writer.complete(planned)
     before, start = 0 if FLAGS.overwrite else _megabytes(planned.directory), time.monotonic()
@@ -106,6 +110,7 @@ def build() -> None:
         records = writer.write_build(planned, _runner(), overwrite=FLAGS.overwrite)
         seconds, megabytes = time.monotonic() - start, _megabytes(planned.directory) - before
         said = f"wrote {megabytes:.1f} MB in {seconds:.1f} s ({megabytes / seconds:.1f} MB/s)"
+    archive.release(planned.tasks[0].root)
     print(f"{planned.directory}: {said}")
     print(summary(records))
     if already and records.manifest["quarantined"]:
@@ -140,10 +145,14 @@ def _planned():
     from tfrecords_builder.plan import plan
     from tfrecords_builder.simulate import is_simulated, simulate
     from tfrecords_builder.writer import prepare
+    from tfrs import archive
+    from tfrs.records import MANIFEST
 
-    root = Path(FLAGS.input or f"data/{dataset.name}")
+    place, directory = Path(FLAGS.input or f"data/{dataset.name}"), Path(FLAGS.output) / dataset.name / dataset.version
     if FLAGS.synthesize:
-        simulate(dataset, root, FLAGS.synthesize, FLAGS.seed)
+        simulate(dataset, place, FLAGS.synthesize, FLAGS.seed)
+    already = (directory / MANIFEST).exists() and not FLAGS.overwrite
+    root = archive.mount(dataset, place, Path(FLAGS.spool or directory.parent / ARCHIVES), unpack=not already)
     dataset = dataset.at(root)
     if FLAGS.aux:
         from tfrs.datasets import auxiliary
@@ -151,13 +160,13 @@ def _planned():
         layers = command.pairs("aux", FLAGS.aux, "name=path, e.g. gsw=GSW.tif,esm=ESM/*.tif")
         dataset = auxiliary.WithAuxiliary(dataset, tuple(layers.items()))
     sensors = ", ".join(f"{sensor.name} ({len(sensor.bands)} bands)" for sensor in dataset.sensors)
-    print(f"{dataset.name} from {root}: {sensors}")
+    print(f"{dataset.name} from {place}: {sensors}")
     made_with = {
-        "input": str(root),
+        "input": str(place),
         "split_file": split_files,
         "val_fraction": FLAGS.val_fraction,
         "limit": FLAGS.limit,
-        "simulated": is_simulated(root),
+        "simulated": is_simulated(place),
     }
     splits = plan(dataset, root, split_files=split_files, val_fraction=FLAGS.val_fraction, limit=FLAGS.limit, seed=FLAGS.seed)
     for reason, count in dataset.left_out(root).items():

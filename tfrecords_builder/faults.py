@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path
 
+from tfrs import archive
 from tfrs.errors import UserError
 
 
@@ -28,8 +29,9 @@ def check_source(root: Path, path: str) -> None:
     Raises:
         UserError: It is; names the folder. One that is empty now counts as gone: that is how a lost mount looks.
     """
-    if reason := _lost(root):
-        raise _stopped(root, reason)
+    source = archive.origin(root)
+    if reason := _lost(source):
+        raise _stopped(source, reason)
     try:
         os.stat(path)
     except PermissionError as error:  # of its folder: the rights of the file itself make no difference here

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords_builder import lock, metadata, spec
+from tfrecords_builder import ARCHIVES, lock, metadata, spec
 from tfrecords_builder.plan import plan
 from tfrecords_builder.verify import Problem
 from tfrecords_builder.writer import BUILD, ShardTask, prepare, write_shard
-from tfrs import registry
+from tfrs import archive, registry
 from tfrs.datasets.auxiliary import WithAuxiliary
 from tfrs.datasets.base import Dataset
 from tfrs.errors import UserError
@@ -59,7 +59,10 @@ def _shards(records: Records, shards: list[Path], run: Callable, root: Path | No
             print(f"repaired {task.name}")
             continue
         built, wanted = (", ".join(f"{name} {facts[name]}" for name in differing) for facts in (built, wanted))
-        print(f"not repaired {task.name}: {task.root} has changed, built again it has {built}, manifest says {wanted}")
+        print(
+            f"not repaired {task.name}: {archive.origin(task.root)} has changed, built again it has {built}, manifest says {wanted}"
+        )
+    archive.release(tasks[0].root)
 
 
 def _index(records: Records, split: str) -> None:
@@ -74,9 +77,10 @@ def _index(records: Records, split: str) -> None:
 def _tasks(records: Records, root: Path | None) -> tuple[ShardTask, ...]:
     """The shards of the build that the manifest describes."""
     stated = records.manifest["spec"]
-    if not (root := root or stated.get("input")):
+    if not (place := root or stated.get("input")):
         raise UserError(f"{records.directory}: its manifest does not say where the source is; give it with --input")
-    dataset, root = _dataset(records.manifest), Path(root)
+    dataset = _dataset(records.manifest)
+    root = archive.mount(dataset, Path(place), records.directory.parent / ARCHIVES)
     options = {name: value for name, value in stated.items() if name not in ("shard_mb", "patches", "keys")}
     splits = plan(
         dataset,
@@ -88,7 +92,7 @@ def _tasks(records: Records, root: Path | None) -> tuple[ShardTask, ...]:
     )
     build = prepare(dataset, root, records.directory, splits, shard_mb=stated["shard_mb"], options=options)
     if difference := spec.differences(records.manifest, build.head):
-        raise UserError(f"{records.directory}: cannot be repaired from {root}, not what it was built from ({difference})")
+        raise UserError(f"{records.directory}: cannot be repaired from {place}, not what it was built from ({difference})")
     return build.tasks
 
 

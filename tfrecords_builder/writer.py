@@ -14,7 +14,7 @@ import google_crc32c
 import numpy as np
 
 from tfrecords_builder import MAX_BAD_FRACTION, SHARD_MB, faults, local, lock, metadata, quarantine, spec
-from tfrs import records
+from tfrs import allocation, records
 from tfrs.datasets.base import Dataset
 from tfrs.errors import BadPatch, UserError
 from tfrs.statistics import BandStatistics
@@ -219,6 +219,7 @@ def write_shard(task: ShardTask, count: Callable[[], None] = local.count_patch) 
 
     A cluster may run a task twice at once: it gives the same bytes, under temporary names of their own.
     """
+    allocation.keep_freed()
     target, owner = task.directory / task.name, lock.suffix()
     try:
         with replacing(target, owner) as temporary:

@@ -1,9 +1,10 @@
 """Rasters read and written; beside `warp`, the only file that imports rasterio."""
 
+import contextlib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import rasterio
@@ -12,6 +13,7 @@ import rasterio.warp
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from tfrs import archive, tiff
 from tfrs.errors import BadPatch
 
 # Neither sidecar files nor a directory listing are wanted for a patch, and one file has one reader.
@@ -39,36 +41,110 @@ class Raster:
     descriptions: tuple[str, ...] = field(default=())
 
 
-def read(path: str | os.PathLike, size: tuple[int, int] | None = None, resampling: str = "nearest") -> Raster:
-    """Read all bands of a raster that GDAL knows, `/vsizip/` paths included.
+def read(path: str | os.PathLike) -> Raster:
+    """Read all bands of a raster that GDAL knows, in a file or in an archive (see `archive`).
 
-    Args:
-        size: Rows and columns to resample to; the file's own where None.
-        resampling: GDAL's method, one of `RESAMPLING`. Bilinear never leaves the range of the measured values; cubic may.
+    Plain TIFF is read without GDAL, with the same result. Pixels may be read-only.
 
     Raises:
         BadPatch: The file is missing, truncated or no raster.
     """
+    content = _content(path)
+    plain = tiff.read(content) if content else None
+    if plain is not None and plain.geokeys in _CRS:
+        return Raster(plain.data, _CRS[plain.geokeys], plain.transform, plain.nodata, plain.descriptions)
     try:
-        with warnings.catch_warnings(), rasterio.Env(**_OPTIONS):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(str(path), sharing=False) as source:
-                rows, columns = size or source.shape
-                scale = np.tile([source.width / columns, source.height / rows, 1], 2)
-                return Raster(
-                    source.read(out_shape=(source.count, rows, columns), resampling=Resampling[resampling]),
-                    source.crs.to_string() if source.crs else "",
-                    tuple((np.array(source.transform[:6]) * scale).tolist()),
-                    source.nodata,
-                    tuple(name or "" for name in source.descriptions),
-                )
-    except RasterioError as error:
-        reason = "no such file" if _missing(path) else f"cannot be read ({_innermost(error)})"
-        raise BadPatch(path, reason) from error
+        if content is None or os.path.exists(path):
+            raster = _read(str(path))
+        else:
+            with rasterio.MemoryFile(content) as memory:
+                raster = _read(memory.name)
+    except (RasterioError, UnicodeDecodeError) as error:  # rasterio decodes texts of damaged files without a guard
+        raise BadPatch(path, f"cannot be read ({_innermost(error)})") from error
+    if plain is not None and len(_CRS) < 1000:
+        _CRS[plain.geokeys] = raster.crs
+    return raster
 
 
-def _missing(path) -> bool:
-    return not str(path).startswith("/vsi") and not os.path.exists(path)
+# CRS by the tags that say it: GDAL interprets them at their first appearance, so that it is always GDAL's own word.
+_CRS: dict[tuple, str] = {}
+# Of larger files, opening is the lesser part, and they may be compressed: GDAL shall not wait for all of their bytes.
+_PLAIN_BYTES = 1 << 26
+
+
+def _content(path) -> bytes | None:
+    """The bytes of a patch's file; None of what only GDAL can or should open."""
+    try:
+        with contextlib.suppress(NotADirectoryError):  # a member of an archive
+            if str(path).startswith("/vsi") or os.stat(path).st_size > _PLAIN_BYTES:
+                return None
+        return archive.read_bytes(path)
+    except FileNotFoundError as error:
+        raise BadPatch(path, "no such file") from error
+    except OSError as error:
+        raise BadPatch(path, f"cannot be read ({error.strerror or error})") from error
+
+
+def _read(name: str) -> Raster:
+    with warnings.catch_warnings(), rasterio.Env(**_OPTIONS):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(name, sharing=False) as source:
+            return Raster(
+                source.read(),
+                source.crs.to_string() if source.crs else "",
+                source.transform[:6],
+                source.nodata,
+                tuple(name or "" for name in source.descriptions),
+            )
+
+
+def resample(raster: Raster, size: tuple[int, int], resampling: str = "nearest") -> Raster:
+    """The same ground in another number of rows and columns, with GDAL's values.
+
+    Args:
+        resampling: GDAL's method, one of `RESAMPLING`. Bilinear never leaves the range of the measured values; cubic may.
+    """
+    rows, columns = raster.data.shape[1:]
+    factor = size[0] // rows
+    enlarged = factor > 0 and size == (factor * rows, factor * columns)
+    # GDAL leaves nodata pixels out, and does not let a mean become the nodata value.
+    without = raster.nodata is None or not raster.data.min() <= raster.nodata <= raster.data.max()
+    if enlarged and resampling == "nearest":
+        data = raster.data.repeat(factor, 1).repeat(factor, 2)
+    elif enlarged and resampling == "bilinear" and raster.data.dtype == np.uint16 and without and factor <= _EXACT:
+        data = np.stack([_bilinear(band, factor) for band in raster.data])
+    else:
+        data = _resample(raster, size, resampling)
+    scale = np.tile([columns / size[1], rows / size[0], 1], 2)
+    return replace(raster, data=data, transform=tuple((np.array(raster.transform) * scale).tolist()))
+
+
+_EXACT = 11  # the largest factor at which GDAL's rounding of sums to float32 moves no value to another whole number
+
+
+def _bilinear(band: np.ndarray, factor: int) -> np.ndarray:
+    """Enlarge (H, W) uint16 by a whole factor, in whole numbers: weights are multiples of 1 / (2 factor). Halves go up."""
+    across = _stretch(np.ascontiguousarray(band.T, np.uint32), factor)
+    sums = _stretch(np.ascontiguousarray(across.T), factor)
+    return ((sums + 2 * factor**2) // (4 * factor**2)).astype(np.uint16)
+
+
+def _stretch(rows: np.ndarray, factor: int) -> np.ndarray:
+    """Interpolate rows (H, W) to (H * factor, W), times 2 factor. Not by a matrix: threads of BLAS get in workers' way."""
+    padded = np.concatenate([rows[:1], rows, rows[-1:]])
+    new = np.empty((len(rows), factor, rows.shape[1]), np.uint32)
+    for i in range(factor):
+        before, share = divmod(2 * i + 1 - factor, 2 * factor)  # the new centre, from that of the old row
+        first, second = padded[1 + before :][: len(rows)], padded[2 + before :][: len(rows)]
+        new[:, i] = first * np.uint32(2 * factor - share) + second * np.uint32(share)
+    return new.reshape(-1, rows.shape[1])
+
+
+def _resample(raster: Raster, size: tuple[int, int], resampling: str) -> np.ndarray:
+    with rasterio.MemoryFile() as memory:
+        write(memory.name, raster)
+        with warnings.catch_warnings(), rasterio.open(memory.name) as source:
+            return source.read(out_shape=(source.count, *size), resampling=Resampling[resampling])
 
 
 def _innermost(error: BaseException) -> BaseException:

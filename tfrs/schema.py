@@ -1,5 +1,7 @@
 """The fields of a record: encoded and decoded here and nowhere else."""
 
+import functools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -40,7 +42,7 @@ class Field:
     @property
     def nbytes(self) -> int:
         """Size of a raster or vector, or of one raster of a series; 0 for other kinds."""
-        return abs(int(np.prod(self.shape))) * np.dtype(self.dtype).itemsize if self.dtype else 0
+        return abs(math.prod(self.shape)) * np.dtype(self.dtype).itemsize if self.dtype else 0
 
     def steps(self, size: int) -> int:
         """Length T of a series of `size` bytes.
@@ -92,8 +94,9 @@ class Schema:
         """
         if sample.keys() != self.fields.keys():
             raise ValueError(f"sample has {sorted(sample)}, schema has {sorted(self.fields)}")
-        return example.pack({name: self._to_value(name, sample[name]) for name in self._small_first()})
+        return example.pack({name: self._to_value(name, sample[name]) for name in self._small_first})
 
+    @functools.cached_property
     def _small_first(self) -> list[str]:
         # Labels before rasters: a reader that wants only them touches one page of the file.
         return sorted(self.fields, key=lambda name: self.fields[name].nbytes)

@@ -1,6 +1,7 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and processes that wait for each other."""
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,3 +26,12 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file as a whole."""
     with replacing(path) as temporary:
         temporary.write_text(text)
+
+
+@contextlib.contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Wait until no other process is in a block with this path."""
+    with open(path, "a") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

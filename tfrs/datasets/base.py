@@ -31,6 +31,7 @@ class Dataset(ABC):
     sensors: ClassVar[tuple[Sensor, ...]]
     schema: ClassVar[Schema]
     layout: ClassVar[str]  # how a patch's file is found, for the error that says it was not
+    folders: ClassVar[tuple[str, ...]] = ()  # one of these is in a root that is unpacked; in others, archives are looked for
     splits: ClassVar[tuple[str, ...]] = SPLITS
     series_length: ClassVar[int] = 1  # usual length of a series, from which the number of shards is guessed
 
@@ -43,6 +44,10 @@ class Dataset(ABC):
     def at(self, root: Path) -> "Dataset":
         """The data set with the options that were left open settled by what is there."""
         return self
+
+    def member(self, name: str) -> str:
+        """Where a member of an archive belongs below the root; empty for one that is none of the data set."""
+        return name
 
     def keys(self, root: Path) -> set[str]:
         """Keys of all splits together: what a split file may name."""
@@ -98,16 +103,18 @@ def check(path, raster: Raster, dtype: str, shape: tuple[int, ...], nodata: floa
         raise BadPatch(path, f"{len(data)} bands, expected {shape[0]}")
     if data.shape != shape:
         raise BadPatch(path, f"size is {data.shape[1]}x{data.shape[2]}, expected {shape[1]}x{shape[2]}")
-    if data.dtype.kind == "f" and not np.isfinite(data).all():
+    low, high = data.min(), data.max()  # two sweeps answer all that follows; NaN and infinities show in them
+    if data.dtype.kind == "f" and not np.isfinite((low, high)).all():
         raise BadPatch(path, f"{int((~np.isfinite(data)).sum())} values are NaN or infinite")
     # Every float raster of these data sets is backscatter; not one pixel below 0 dB is no landscape, but the wrong unit.
-    if data.dtype.kind == "f" and (data >= 0).all():
+    if data.dtype.kind == "f" and low >= 0:
         raise BadPatch(path, "no value is below 0 dB; is it linear power? Convert it to decibels, 10 log10")
-    if data.dtype.kind == "u" and (data == np.iinfo(data.dtype).max).all():
+    if data.dtype.kind == "u" and low == np.iinfo(data.dtype).max:
         raise BadPatch(path, f"every value is {np.iinfo(data.dtype).max} (saturated)")
-    if raster.nodata is not None and raster.nodata != nodata and (data == raster.nodata).any():
-        raise BadPatch(path, f"{int((data == raster.nodata).sum())} values are the file's nodata value {raster.nodata:g}")
-    if nodata is not None and (data == nodata).all():
+    foreign = raster.nodata is not None and raster.nodata != nodata and low <= raster.nodata <= high
+    if foreign and (count := int((data == raster.nodata).sum())):
+        raise BadPatch(path, f"{count} values are the file's nodata value {raster.nodata:g}")
+    if nodata is not None and low == high == nodata:
         raise BadPatch(path, f"every value is {nodata:g} (nodata)")
     return data
 
@@ -120,5 +127,5 @@ def check_same_grid(path, raster: Raster, other_path, other: Raster) -> None:
     """
     if raster.crs != other.crs:
         raise BadPatch(path, f"CRS {raster.crs or 'missing'} differs from {other.crs or 'missing'} of {other_path}")
-    if not np.allclose(raster.transform, other.transform, rtol=0, atol=1e-3):
+    if not all(abs(a - b) <= 1e-3 for a, b in zip(raster.transform, other.transform, strict=True)):
         raise BadPatch(path, f"transform {raster.transform} differs from {other.transform} of {other_path}")

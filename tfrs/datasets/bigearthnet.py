@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfrs import archive
 from tfrs.datasets.bigearthnet_patch import BigEarthNetPatches, among, day, folder_names
 from tfrs.errors import BadPatch, UserError
 from tfrs.geotiff import Raster
@@ -39,6 +40,7 @@ class BigEarthNet(BigEarthNetPatches):
       (61,707), clouds or shadows (9,280) or no label of the 19 classes (57) are in none of them; kept, they are train.
     - Known trouble: hours of one digit in names; `lly` for `lry` and `acquisition_time` for `acquisition_date` in the JSON of
       Sentinel-1.
+    - Input: a folder with the layout as unpacked, or with BigEarthNet-S2-v1.0.tar.gz and BigEarthNet-S1-v1.0.tar.gz.
     - Licence: CDLA-Permissive-1.0. https://bigearth.net/v1.0.html
 
     Attributes:
@@ -46,6 +48,7 @@ class BigEarthNet(BigEarthNetPatches):
     """
 
     name = "bigearthnet"
+    folders = (S2_FOLDER, S1_FOLDER)
     layout = f"{S2_FOLDER}/<patch>/<patch>_B02.tif, e.g. {S2_FOLDER}/S2A_MSIL2A_20170613T101031_87_48"
 
     split_lists: str = ""
@@ -55,8 +58,12 @@ class BigEarthNet(BigEarthNetPatches):
         fields = {**self.common_fields(), "labels_43": Field("labels", scheme="bigearthnet_43")}
         return Schema(fields, {scheme.name: scheme for scheme in (BIGEARTHNET_19, BIGEARTHNET_43)})
 
+    def member(self, name: str) -> str:
+        match = re.search(rf"(?:^|/)((?:{S2_FOLDER}|{S1_FOLDER})/.+)", name)
+        return match[1] if match else ""
+
     def at(self, root: Path) -> "BigEarthNet":
-        return self if self.s1 is not None else replace(self, s1=(Path(root) / S1_FOLDER).is_dir())
+        return self if self.s1 is not None else replace(self, s1=archive.is_dir(Path(root) / S1_FOLDER))
 
     def index(self, root: Path, split: str) -> list[str]:
         root = Path(root)
@@ -98,9 +105,9 @@ class BigEarthNet(BigEarthNetPatches):
         return counts | {"listed, but not there": missing, "in no list": len(there) - int(known.sum())}
 
     def _names(self, root: Path) -> np.ndarray:
-        if self.paired and not (root / S1_FOLDER).is_dir() and (root / S2_FOLDER).is_dir():
+        if self.paired and not archive.is_dir(root / S1_FOLDER) and archive.is_dir(root / S2_FOLDER):
             raise UserError(f"{root}: has no {S1_FOLDER}; put it there, or give --nos1 for Sentinel-2 alone")
-        names = _patch_names(root) if (root / S2_FOLDER).is_dir() else ()
+        names = _patch_names(root) if archive.is_dir(root / S2_FOLDER) else ()
         if not len(names):
             raise self.not_found(root)
         return names
@@ -108,6 +115,7 @@ class BigEarthNet(BigEarthNetPatches):
     def _lists(self, root: Path) -> "Lists | None":
         if self.split_lists:
             return Lists(Path(self.split_lists))
+        root = archive.origin(root)
         places = [place / name for place in (root, root.parent) for name in ("splits", "splits.zip")]
         return next((Lists(place) for place in places if place.exists()), None)
 
@@ -194,9 +202,9 @@ class Lists:
             if self.place.is_dir():
                 content = (self.place / name).read_bytes()
             else:
-                with zipfile.ZipFile(self.place) as archive:
-                    members = {member.rpartition("/")[2]: member for member in archive.namelist()}
-                    content = archive.read(members[name])
+                with zipfile.ZipFile(self.place) as lists:
+                    members = {member.rpartition("/")[2]: member for member in lists.namelist()}
+                    content = lists.read(members[name])
         except (OSError, KeyError, zipfile.BadZipFile) as error:
             if optional:
                 return np.empty(0, "S64")
@@ -213,7 +221,7 @@ class Metadata:
     def __init__(self, folder: Path):
         self.folder, self.path = folder, folder / f"{folder.name}_labels_metadata.json"
         try:
-            self.content = json.loads(self.path.read_bytes())
+            self.content = json.loads(archive.read_bytes(self.path))
         except OSError as error:
             raise BadPatch(self.path, "no such file") from error
         except ValueError as error:

