@@ -60,7 +60,8 @@ def _shards(records: Records, shards: list[Path], run: Callable, root: Path | No
             continue
         built, wanted = (", ".join(f"{name} {facts[name]}" for name in differing) for facts in (built, wanted))
         print(
-            f"not repaired {task.name}: {archive.origin(task.root)} has changed, built again it has {built}, manifest says {wanted}"
+            f"not repaired {task.name}: {archive.origin(task.root)} has changed, built again it has {built}, "
+            f"manifest says {wanted}"
         )
     archive.release(tasks[0].root)
 

@@ -218,7 +218,7 @@ def faulty(triplet, tmp_path_factory):
 def test_bad_patches_go_into_quarantine_and_the_build_goes_on(faulty, tmp_path):
     root, expected = faulty
     dataset = Sen12MS()
-    records = write(dataset, root, tmp_path, plan(dataset, root))
+    records = write(dataset, root, tmp_path, plan(dataset, root), max_bad_fraction=1)
     assert sorted(sample["key"] for sample in records.samples("train")) == [f"ROIs1158_spring_s2_1_p{n}" for n in (50, 51)]
     lines = [json.loads(line) for line in (records.directory / "quarantine.jsonl").read_text().splitlines()]
     assert records.manifest["quarantined"] == len(lines) == len(FAULTS)
