@@ -6,7 +6,7 @@ DEMO ?= demo
 BIN := $(abspath $(VENV))/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo demo-segment test lint clean
 
 $(READY): setup.cfg setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,17 @@ demo: $(READY)
 	cat $(DEMO)/run/report.md
 	$(BIN)/python -m experiments.predict --export $(DEMO)/run/export --layout sen12ms \
 	  --scene s2=$(PATCH)/s2_141/ROIs1970_fall_s2_141_p1.tif,s1=$(PATCH)/s1_141/ROIs1970_fall_s1_141_p1.tif
+
+# Simulated MultiSenGE: both U-Nets of Wenger et al. 2022, and the map of one patch.
+SEGMENT := $(DEMO)/segment
+demo-segment: $(READY)
+	$(BIN)/python -m tfrecords_builder --dataset multisenge --synthesize 120 --input $(SEGMENT)/data --output $(SEGMENT)/records
+	for input in irrg irrg_index; do \
+	  $(BIN)/python -m experiments.segment --flagfile=experiments/configs/demo_segment.flags --input=$$input \
+	    --records=$(SEGMENT)/records --run_dir=$(SEGMENT)/$$input || exit; done
+	cat $(SEGMENT)/irrg/report.md $(SEGMENT)/irrg_index/report.md
+	$(BIN)/python -m experiments.predict --export $(SEGMENT)/irrg/export --layout multisenge \
+	  --scene s2=$$(ls $(SEGMENT)/data/s2/31UGQ_*.tif | head -n 1) --output $(SEGMENT)/map.tif
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

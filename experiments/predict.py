@@ -1,15 +1,17 @@
-"""Class probabilities of one patch from an exported model."""
+"""What an exported model says of one patch."""
 
 from pathlib import Path
 
 from absl import flags
 
 from tfrs import command
+from tfrs.errors import UserError
 
 USAGE = """
-Print the class probabilities of one patch, by an exported model.
+Print the class probabilities of one patch, by an exported model; of a model that labels pixels, write the map.
 
   python -m experiments.predict --export runs/<run>/export --scene s2=PATH[,s1=PATH] --layout sen12ms
+  python -m experiments.predict --export runs/<run>/export --scene s2=PATH --layout multisenge --output map.tif
 """
 
 
@@ -17,19 +19,34 @@ def main(arguments: list[str]) -> None:
     command.no_arguments(arguments)
     scene = command.pairs("scene", flags.FLAGS.scene, "sensor=path, e.g. s2=patch.tif")
     command.import_tensorflow()
-    from tfrs.predict import predict, read_card
+    from tfrs.predict import predict, read_card, write_map
 
-    export = Path(flags.FLAGS.export)
-    multi_label = read_card(export)["task"] == "multi_label"
-    probabilities = predict(export, scene, flags.FLAGS.layout)
-    best = max(probabilities, key=probabilities.get)
-    for name, probability in sorted(probabilities.items(), key=lambda item: -item[1]):
-        chosen = probability >= 0.5 if multi_label else name == best
-        print(f"{probability:7.1%}  {name}{'  <-' if chosen else ''}")
+    export, output = Path(flags.FLAGS.export), flags.FLAGS.output
+    card = read_card(export)
+    dense = card["task"] == "segmentation"
+    if dense != bool(output):
+        raise UserError(
+            "this model labels pixels; give the map's file with --output, e.g. map.tif"
+            if dense
+            else "this model classifies whole patches; it makes no map for --output"
+        )
+    probabilities, place = predict(export, scene, flags.FLAGS.layout)
+    if dense:
+        ids = probabilities.argmax(axis=0)
+        write_map(Path(output), ids, card["classes"], place)
+        print(f"{output}: {ids.shape[0]}x{ids.shape[1]} pixels")
+        shares = [(ids == i).mean() for i in range(len(card["classes"]))]
+    else:
+        shares = probabilities.tolist()
+    for i in sorted(range(len(shares)), key=lambda i: -shares[i]):
+        chosen = not dense and (shares[i] >= 0.5 if card["task"] == "multi_label" else shares[i] == max(shares))
+        if shares[i] or not dense:
+            print(f"{shares[i]:7.1%}  {card['classes'][i]['name']}{'  <-' if chosen else ''}")
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("export", "", "folder of the exported model")
     flags.DEFINE_list("scene", [], "raster of each sensor: s2=PATH[,s1=PATH]")
     flags.DEFINE_string("layout", "", "data set whose band order the files have, where they carry no band names")
+    flags.DEFINE_string("output", "", "map of a model that labels pixels: .tif or .png, with the classes' colours")
     command.run(main, USAGE)

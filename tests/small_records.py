@@ -33,6 +33,7 @@ class SmallPatches(Dataset):
             "fractions": Field("fractions", scheme="igbp"),
             "s2": Field("raster", "uint16", (13, SIZE, SIZE)),
             "s1": Field("raster", "float32", (2, SIZE, SIZE)),
+            "lc": Field("raster", "uint8", (1, SIZE, SIZE), "igbp"),
         },
         {"igbp": IGBP, "igbp_simplified": IGBP_SIMPLIFIED},
     )
@@ -50,6 +51,7 @@ class SmallPatches(Dataset):
             **labels_of(igbp, key),
             "s2": (spectra[:, igbp] + rng.integers(0, 200, (13, SIZE, SIZE))).astype("uint16"),
             "s1": (-igbp + rng.normal(0, 1, (2, SIZE, SIZE))).astype("float32"),
+            "lc": igbp[None].astype("uint8"),
         }
 
     def synthesize(self, root, n, seed):

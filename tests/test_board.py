@@ -43,9 +43,9 @@ def test_scalars_of_every_epoch(tmp_path):
     found = events(tmp_path)
     present = [name for name in EUROSAT.classes if name != "Highway"]
     assert set(found.Tags()["tensors"]) == {
-        *("loss/train", "loss/val", "val/average_f1", "val/overall_f1", "val/overall_accuracy"),
+        *("loss/train", "loss/val", "val/average_f1", "val/overall_f1", "val/overall_accuracy", "val/mean_iou"),
         *("training/learning_rate", "training/images_per_second"),
-        *(f"val_f1/{name}" for name in present),
+        *(f"val_{score}/{name}" for name in present for score in ("f1", "iou")),
     }
     assert values(found, "loss/train") == [(1, 1), (2, 0.5)]
     assert values(found, "loss/val") == [(1, 2), (2, 1)]

@@ -139,7 +139,7 @@ def test_other_splits_leave_the_report_alone(records, tmp_path):
     assert (tmp_path / "report.json").read_bytes() == before
     assert json.loads((tmp_path / "report-val.json").read_text()) == report and report["patches"] == 13
     names = {path.name for path in tmp_path.iterdir()} - {"flags.txt", "checkpoints"}
-    stems = {"report.json", "report.md", "confusion.png", "f1.png"}
+    stems = {"report.json", "report.md", "confusion.png", "f1.png", "patches.png"}
     assert names == stems | {name.replace(".", "-val.") for name in stems}
     assert "![Confusion](confusion-val.png)" in (tmp_path / "report-val.md").read_text()
 

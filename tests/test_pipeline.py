@@ -12,7 +12,7 @@ from tfrs.sensors import S2_BANDS
 
 TRAIN = 37
 OPTIONS = {"threshold": 0.1, "inclusive": False, "label_smoothing": 0.0}
-AUGMENT = ("dihedral", "crop:12", "noise:0.1", "band_dropout:0.2", "modality_dropout:0.3")
+AUGMENT = ("dihedral", "rotate:20", "crop:12", "noise:0.1", "speckle", "band_dropout:0.2", "modality_dropout:0.3")
 # Positions in the file, counted by hand: B01 B02 B03 B04 B05 B06 B07 B08 B09 B10 B11 B12 B8A.
 S2_MS = [1, 2, 3, 4, 5, 6, 7, 12, 10, 11]
 BANDS = {
@@ -183,7 +183,7 @@ def test_dihedral_of_both_sensors_is_the_same_symmetry(records):
 
 
 @pytest.mark.parametrize("read", ["random", "sequential"])
-@pytest.mark.parametrize("augment", [(), AUGMENT], ids=["plain", "augmented"])
+@pytest.mark.parametrize("augment", [(), AUGMENT, (*AUGMENT, "mixup")], ids=["plain", "augmented", "mixed"])
 def test_workers_share_every_global_batch(records, read, augment):
     options = {"read": read, "seed": 2, "batch_size": 12, "augment": augment}
     whole = epoch(load(records, **options))
@@ -209,12 +209,40 @@ def test_targets_belong_to_their_images(records, read, kind):
 
 
 @pytest.mark.parametrize("read", ["random", "sequential"])
+@pytest.mark.parametrize("kind", ["single_label", "multi_label"])
+@pytest.mark.parametrize("worker", [(0, 1), (1, 2)])
+def test_labels_are_mixed_as_the_images_are(records, read, kind, worker):
+    """Each record with the next one of the global batch, the last with the first; also what fills the last batch."""
+    options = {"read": read, "seed": 5, "batch_size": 8, "inputs": "s1", "task": task(records, kind)}
+    plain = epoch(load(records, **options))
+    mixed = epoch(load(records, augment=["mixup:1"], worker=worker, **options))
+    index, count = worker
+    for (images, target, weight), (blend, soft, part_weight) in zip(plain, mixed, strict=True):
+        hot = np.eye(10)[target] if kind == "single_label" else target
+        part = range(index * 8 // count, (index + 1) * 8 // count)
+        assert soft.shape == (len(part), 10) and soft.dtype == np.float32
+        np.testing.assert_array_equal(part_weight, weight[part])
+        for row, number in enumerate(part):
+            own, other = (images["s1"][i].astype(float) for i in (number, (number + 1) % 8))
+            clear = np.abs(own - other) > 1
+            found = ((blend["s1"][row] - other)[clear] / (own - other)[clear]) if clear.any() else np.ones(1)
+            assert np.ptp(found) < 1e-4 and 0 <= found[0] <= 1
+            expected = found[0] * hot[number] + (1 - found[0]) * hot[(number + 1) % 8]
+            np.testing.assert_allclose(soft[row], expected, atol=1e-5)
+
+
+def test_mixing_needs_a_neighbour(records):
+    with pytest.raises(UserError, match="a batch of 1 record has none to mix it with"):
+        load(records, augment=["cutmix"], seed=0, batch_size=1)
+
+
+@pytest.mark.parametrize("read", ["random", "sequential"])
 def test_shapes_are_static(records, read):
     images, target, weight = load(records, task=task(records, "multi_label"), read=read).element_spec
     assert images == {"s2": tf.TensorSpec((8, 10, SIZE, SIZE), tf.uint16), "s1": tf.TensorSpec((8, 2, SIZE, SIZE), tf.float32)}
     assert target == tf.TensorSpec((8, 10), tf.float32)
     assert weight == tf.TensorSpec((8,), tf.float32)
-    cropped = load(records, augment=["crop:12"], seed=0, read=read, worker=(0, 2)).element_spec[0]
+    cropped = load(records, augment=["crop:12", "cutmix"], seed=0, read=read, worker=(0, 2)).element_spec[0]
     assert cropped["s2"].shape == (4, 10, 12, 12) and cropped["s1"].shape == (4, 2, 12, 12)
 
 

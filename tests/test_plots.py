@@ -128,3 +128,19 @@ def test_one_band_and_missing_pixels():
 
 def test_constant_patches_are_no_division_by_zero():
     assert np.isin(plots.displayable(np.full((1, 3, 4, 4), 700, np.uint16)), (0, 1)).all()
+
+
+def test_maps_are_drawn_in_the_colours_of_the_legend():
+    """Two patches: reference with classes 0 and 9 and a pixel of no class, prediction with class 3."""
+    reference = np.array([[[0, 9], [255, 9]]] * 2, np.uint8)
+    images = {"s2": np.full((2, 2, 2, 3), 0.5), "reference": reference, "predicted": np.full((2, 2, 2), 3, np.uint8)}
+    figure = plots.maps(images, IGBP_SIMPLIFIED)
+    axes = figure.axes
+    assert len(axes) == 6 and [axis.get_ylabel() for axis in axes[::2]] == ["s2", "reference", "predicted"]
+    shown = axes[2].images[0].get_array()
+    expected = [[list(bytes.fromhex(c)) for c in row] for row in (("009900", "1c0dff"), ("000000", "1c0dff"))]
+    np.testing.assert_array_equal(shown, expected)
+    (legend,) = figure.legends
+    assert labels(legend.get_texts()) == ["Forest", "Grassland", "Water", "no class"]
+    assert [to_hex(patch.get_facecolor()) for patch in legend.get_patches()] == ["#009900", "#b6ff05", "#1c0dff", "#000000"]
+    assert png(figure)[0] > 200

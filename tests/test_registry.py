@@ -20,12 +20,13 @@ def test_data_sets(name):
 def test_names_of_the_contract():
     assert {"sen12ms", "eurosat", "eurosat_rgb"} <= set(registry.DATASETS)
     assert {"resnet50", "densenet121"} <= set(registry.MODELS)
+    assert {"unet_vgg16", "unet_wenger", "pspnet_resnet50", "deeplabv3plus_resnet50"} <= set(registry.SEGMENTERS)
 
 
-@pytest.mark.parametrize("name", registry.MODELS)
-def test_models_are_functions_with_a_docstring(name):
+@pytest.mark.parametrize("entry", sorted({*registry.MODELS.values(), *registry.SEGMENTERS.values()}))
+def test_models_are_functions_with_a_docstring(entry):
     """Read, not imported: Keras takes seconds."""
-    module, attribute = registry.MODELS[name].split(":")
+    module, attribute = entry.split(":")
     with open(importlib.util.find_spec(module).origin) as file:
         defined = {node.name: node for node in ast.parse(file.read()).body if isinstance(node, ast.FunctionDef)}
     assert ast.get_docstring(defined[attribute])
@@ -38,6 +39,19 @@ def test_models_are_functions_with_a_docstring(name):
         (registry.dataset, "EuroSAT_rgb", r"Did you mean 'eurosat_rgb'\?"),
         (registry.dataset, "landsat5000", r"^unknown data set 'landsat5000'\. Known: sen12ms"),
         (registry.model, "resnet5", r"^unknown model 'resnet5'\. Did you mean 'resnet50'\?"),
+        (registry.segmenter, "unet_vg16", r"^unknown model 'unet_vg16'\. Did you mean 'unet_vgg16'\?"),
+        (registry.segmenter, "deeplab_resnet50", r"Did you mean 'deeplabv3plus_resnet50'\?"),
+        (
+            registry.segmenter,
+            "fpn_seresnet18",
+            r"^fpn_seresnet18: seresnet18 .* Lambda layers cannot .* Encoders: vgg16, vgg19",
+        ),
+        (
+            registry.segmenter,
+            "unet_efficientnetb3",
+            r"efficientnetb3 cannot be used, its activation is known to Keras only where",
+        ),
+        (registry.segmenter, "linknet_inceptionv3", r"inceptionv3 cannot be used, its layers have no names of their own"),
         (registry.model, "", r"^unknown model ''\. Known: "),
     ],
 )

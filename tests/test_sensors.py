@@ -37,6 +37,7 @@ def lists(resolved):
         ("s2_10m", {"s2": ["B02", "B03", "B04", "B08"]}),
         ("s2_all", {"s2": ESA}),
         ("irrg", {"s2": ["B08", "B04", "B03"]}),
+        ("irrg_index", {"s2": ["B08", "B04", "B03", "NDVI", "NDBI", "eNDVI"]}),
     ],
 )
 def test_named_inputs(name, expected):
@@ -75,6 +76,8 @@ def test_index_selects_the_bands_named(file_order, wanted):
         ("VH,B8A,VV", {"s1": ["VH", "VV"], "s2": ["B8A"]}),
         ("s2:B04,B03+s1:VV", {"s2": ["B04", "B03"], "s1": ["VV"]}),
         ("B04+s1:VV", {"s2": ["B04"], "s1": ["VV"]}),
+        ("NDVI,VV,B04", {"s2": ["NDVI", "B04"], "s1": ["VV"]}),
+        ("s2:B08,NDVI+s1:VV", {"s2": ["B08", "NDVI"], "s1": ["VV"]}),
     ],
 )
 def test_explicit_lists(spec, expected):
@@ -99,6 +102,17 @@ def test_explicit_lists(spec, expected):
         ("s2_ms", RGB, r"'s2_ms' needs sensor 's2', but the records have rgb; inputs that fit: rgb$"),
         ("B02,B03,B02", SEN12MS, r"names band B02 twice"),
         ("B02+s2:B02", SEN12MS, r"names band B02 twice"),
+        ("B02,NDWI,NDWI", SEN12MS, r"names band NDWI twice"),
+        ("B02,NDV", SEN12MS, r"unknown input or band 'NDV'\. Did you mean 'NDVI'\?"),
+        ("B04,NDVI", RGB, r"^index NDVI needs band B08, which the records lack: rgb has B04, B03, B02$"),
+        ("rgb:BSI", RGB, r"^index BSI needs band B11, B08, which the records lack: rgb has"),
+        (
+            "irrg_index",
+            {"s2": optical(["B08", "B04", "B03"])},
+            r"^index NDBI needs band B11, which the records lack: s2 has B08,",
+        ),
+        ("s1:NDVI", SEN12MS, r"^index NDVI needs band B08, B04, which the records lack: s1 has VV, VH$"),
+        ("NDVI", {**SEN12MS, "l2a": SEN12MS["s2"]}, r"NDVI is a band of s2 and l2a; write s2:NDVI"),
     ],
 )
 def test_what_the_records_lack_is_said(spec, records, message):
@@ -111,6 +125,27 @@ def test_what_the_records_lack_is_said(spec, records, message):
 def test_selected_sensors_keep_all_but_the_bands():
     chosen = sensors.select(SEN12MS, {"s1": ("VH",)})
     assert chosen == {"s1": Sensor("s1", ("VH",), "float32", "decibel")}
+
+
+@pytest.mark.parametrize(
+    ("spec", "bands"),
+    [
+        ("irrg_index", ["B08", "B04", "B03", "B11"]),
+        ("NDBI,B04,NDVI,B03", ["B04", "B03", "B11", "B08"]),
+        ("MNDWI", ["B03", "B11"]),
+    ],
+)
+def test_bands_that_only_indices_need_go_in_after_the_others(spec, bands):
+    (chosen,) = sensors.select(SEN12MS, sensors.resolve(spec, SEN12MS)).values()
+    assert list(chosen.bands) == bands
+    assert chosen.channels == sensors.resolve(spec, SEN12MS)["s2"]
+    assert (chosen.name, chosen.dtype, chosen.unit, chosen.nodata) == ("s2", "uint16", "digital number", None)
+
+
+def test_without_indices_the_channels_are_the_bands():
+    chosen = sensors.select(SEN12MS, {"s2": ("B04", "B03")})["s2"]
+    assert chosen.channels == chosen.bands == ("B04", "B03")
+    assert list(vars(chosen)) == ["name", "bands", "dtype", "unit", "nodata"]  # what manifests hold
 
 
 @pytest.mark.parametrize(
@@ -136,3 +171,10 @@ def test_bands_kept_at_their_resolution_are_found_in_their_parts():
     assert sensors.resolve("irrg", parts) == {"s2_10m": ("B08", "B04", "B03")}
     assert sensors.resolve("s2_all", parts) == {"s2_10m": ("B02", "B03", "B04", "B08"), "s2_20m": ("B05", "B11")}
     assert sensors.resolve("s1", parts) == {"s1": ("VV", "VH")}
+    assert sensors.resolve("B03,NDVI", parts) == {"s2_10m": ("B03", "NDVI")}
+    for spec in ("irrg_index", "NDBI", "B08,NDBI"):
+        message = (
+            r"index NDBI needs its bands in one raster \(B11 in s2_20m, B08 in s2_10m\); build .* without --native_resolution"
+        )
+        with pytest.raises(UserError, match=message):
+            sensors.resolve(spec, parts)

@@ -7,8 +7,9 @@ import pytest
 from small_records import SmallPatches, write_records
 
 from tfrecords_builder.writer import write
-from tfrs import pipeline, series, tasks
+from tfrs import assemble, pipeline, series, tasks
 from tfrs.errors import UserError
+from tfrs.experiment import Experiment
 from tfrs.schema import Field, Schema
 from tfrs.sensors import sentinel1, sentinel2
 
@@ -74,13 +75,50 @@ def test_an_epoch_has_every_record_once_in_the_order_of_its_seed(records, task):
 
 
 def test_each_kind_of_records_has_its_loader(records, task, tmp_path):
-    with pytest.raises(UserError, match=r"hold series of images; .* needs --form=single"):
-        pipeline.load(records, "train", inputs="s1", task=task, batch_size=2)
+    for options in ({}, {"date": "last"}):
+        with pytest.raises(UserError, match=r"hold series of images; .*\(--date=first, --date=random\), .*--form=single"):
+            pipeline.load(records, "train", inputs="s1", task=task, batch_size=2, **options)
     single = write_records(tmp_path, train=2)
     with pytest.raises(UserError, match="hold single images; build records with --form=series"):
         series.load(single, "train", inputs="s1", task=task, batch_size=2)
+    with pytest.raises(UserError, match="hold single images; --date=random is for series"):
+        pipeline.load(single, "train", inputs="s1", task=task, batch_size=2, date="random")
     with pytest.raises(UserError, match="unknown split"):
         series.load(records, "test", inputs="s1", task=task, batch_size=2)
+
+
+def dates_of(dataset):
+    """Number of the image taken of each record, the same of both sensors, in one epoch."""
+    found = {}
+    for images, target, weight in dataset.as_numpy_iterator():
+        for s2, s1, number in zip(images["s2"], images["s1"], target[weight > 0], strict=False):
+            sample = SmallSeries().read(None, str(number))
+            (date,) = (i for i in range(LENGTHS[number]) if np.array_equal(s2, sample["s2"][i, [3, 0]]))
+            np.testing.assert_array_equal(s1, sample["s1"][date])
+            found[int(number)] = date
+    return [found[number] for number in range(len(LENGTHS))]
+
+
+@pytest.mark.parametrize("read", ["random", "sequential"])
+def test_a_model_of_single_images_sees_another_date_each_epoch(records, task, read):
+    options = {"inputs": "s2:B08,B02+s1:VV,VH", "task": task, "batch_size": 3, "read": read}
+    dataset = pipeline.load(records, "train", date="random", seed=1, **options)
+    epochs = [dates_of(dataset) for _ in range(40)]
+    for number, length in enumerate(LENGTHS):
+        assert {dates[number] for dates in epochs} == set(range(length))
+    other = {"random": "sequential", "sequential": "random"}[read]
+    assert dates_of(pipeline.load(records, "train", date="random", seed=1, epoch=3, **options | {"read": other})) == epochs[3]
+    assert dates_of(pipeline.load(records, "train", date="first", **options)) == [0] * len(LENGTHS)
+    still = pipeline.load(records, "train", date="random", **options)
+    assert dates_of(still) == dates_of(still) != [0] * len(LENGTHS)
+
+
+def test_evaluation_takes_the_same_dates_each_time(records, task):
+    experiment = Experiment(input="s2:B08,B02+s1:VV,VH", date="random", batch_size=3)
+    val = [assemble.batches(experiment, records, task, "train") for _ in range(2)]
+    assert dates_of(val[0]) == dates_of(val[0]) == dates_of(val[1])
+    train = assemble.batches(experiment, records, task, "train", training=True)
+    assert dates_of(train) != dates_of(train)
 
 
 def test_the_index_is_rebuilt_with_the_lengths(records, tmp_path):

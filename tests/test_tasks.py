@@ -269,3 +269,17 @@ def test_scheme_without_a_merge():
 def test_multi_labels_are_not_smoothed():
     with pytest.raises(UserError, match="--label_smoothing is for --task=single_label"):
         create("multi_label", SEN12MS, label_smoothing=0.1)
+
+
+@pytest.mark.parametrize(("name", "smoothing"), [("single_label", 0.0), ("single_label", 0.1), ("multi_label", 0.0)])
+def test_loss_of_a_mixed_target_is_the_mixed_loss(name, smoothing):
+    """Cross-entropy is linear in the target (Zhang et al. 2018, section 2)."""
+    task, rng = create(name, SEN12MS, label_smoothing=smoothing), np.random.default_rng(0)
+    logits = tf.constant(rng.normal(size=(5, 10)), tf.float32)
+    if name == "single_label":
+        one, other = (tf.constant(rng.integers(0, 10, 5)) for _ in range(2))
+    else:
+        one, other = (tf.constant(rng.integers(0, 2, (5, 10)), tf.float32) for _ in range(2))
+    mixed = task.loss(0.3 * task.soft(one) + 0.7 * task.soft(other), logits)
+    np.testing.assert_allclose(mixed, 0.3 * task.loss(one, logits) + 0.7 * task.loss(other, logits), rtol=1e-5)
+    np.testing.assert_allclose(task.loss(task.soft(one), logits), task.loss(one, logits), rtol=1e-6)

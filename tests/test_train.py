@@ -52,12 +52,13 @@ def test_step_is_adam_with_coupled_decay():
     for number in range(1, 5):
         images, target = rng.normal(size=(6, 2, 3, 3)).astype(np.float32), rng.integers(0, 10, 6)
         weight = np.array([1, 1, 0, 1, 0, 1], np.float32)
-        loss = float(step({"s1": tf.constant(images)}, tf.constant(target), tf.constant(weight)))
+        loss, size = step({"s1": tf.constant(images)}, tf.constant(target), tf.constant(weight)).numpy()
 
         x, used = images.reshape(6, -1).astype(float), weight / weight.sum()
         logits = x @ values[0] + values[1]
         probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        assert loss == pytest.approx(-(used * np.log(probability[np.arange(6), target])).sum(), rel=1e-4)
+        assert size == weight.sum()
+        assert loss / size == pytest.approx(-(used * np.log(probability[np.arange(6), target])).sum(), rel=1e-4)
         error = (probability - np.eye(10)[target]) * used[:, None]
         gradients = [x.T @ error, error.sum(axis=0)]
         for i, gradient in enumerate(gradients):
@@ -97,7 +98,7 @@ for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
     assert strategy.num_replicas_in_sync == len(devices)
     step = make_train_step(strategy, model, optimizer, task, 0.1)
     batches = tf.data.Dataset.from_tensor_slices(({"s1": images}, target, weight))
-    losses = [float(step(*batch)) for batch in strategy.experimental_distribute_dataset(batches)]
+    losses = [step(*batch).numpy().tolist() for batch in strategy.experimental_distribute_dataset(batches)]
     matrix, loss = make_measure(strategy, model, task)(batches)
     weights = [value.tolist() for value in model.get_weights()]
     results.append({"losses": losses, "weights": weights, "matrix": matrix.tolist(), "loss": loss})
@@ -165,8 +166,8 @@ def finished(records, tmp_path_factory):
 def test_run_directory_holds_what_the_contract_says(finished):
     experiment, folder, scores = finished
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("checkpoints", "confusion.png", "export", "f1.png", "flags.txt", "history.csv", "report.json", "report.md"),
-        "tensorboard",
+        *("checkpoints", "confusion.png", "export", "f1.png", "flags.txt", "history.csv", "patches.png"),
+        *("report.json", "report.md", "tensorboard"),
     ]
     assert Experiment.from_flags((folder / "flags.txt").read_text()) == experiment
     assert {"card.json", "saved_model.pb"} <= {path.name for path in (folder / "export").iterdir()}

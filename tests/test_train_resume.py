@@ -151,6 +151,6 @@ def test_seed_decides_the_run(records, straight, tmp_path):
 
 
 def test_loss_of_an_epoch_is_the_mean_over_its_records():
-    """Ten records in batches of four: (4 * 1 + 4 * 2 + 2 * 4) / 10."""
-    losses = iter([1.0, 2.0, 4.0])
-    assert train._train_epoch(lambda batch: next(losses), [(None,)] * 3, 10, 4, "epoch") == pytest.approx(2.0)
+    """Ten records in batches of four, whose mean losses are 1, 2 and 4: (4 * 1 + 4 * 2 + 2 * 4) / 10."""
+    totals = iter(np.array([[4.0, 4.0], [8.0, 4.0], [8.0, 2.0]]))
+    assert train._train_epoch(lambda batch: next(totals), [(None,)] * 3, 3, "epoch") == pytest.approx(2.0)

@@ -1,14 +1,16 @@
 """The command: build records from a data set, check them, and show what is in them."""
 
+import functools
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
 
-from tfrecords_builder import SHARD_MB, options
+from tfrecords_builder import MAX_BAD_FRACTION, SHARD_MB, options
 from tfrs import command, registry
 from tfrs.errors import UserError, unknown
 
@@ -16,9 +18,12 @@ USAGE = f"""
 Build records (TFRecord shards with a manifest) from a data set, check them, and show what is in them.
 
   python -m tfrecords_builder --dataset NAME [flags]  write them to <output>/<dataset>/<version>
-  python -m tfrecords_builder verify RECORDS          read every record again and compare it with the manifest
+  python -m tfrecords_builder verify RECORDS          read every record again and compare it with the manifest;
+                                                      --repair builds bad shards again
   python -m tfrecords_builder show RECORDS            print sensors, fields, splits, class counts, statistics per band
   python -m tfrecords_builder stats RECORDS           draw the class distribution into RECORDS
+
+An interrupted build continues when the same command is given again.
 
 Data sets: {", ".join(registry.DATASETS)}.
 """
@@ -46,7 +51,23 @@ flags.DEFINE_integer("workers", os.cpu_count(), "processes; the bytes written do
 flags.DEFINE_integer("seed", 0, "seed of splits, of the order of records and of simulated patches", lower_bound=0)
 flags.DEFINE_integer("limit", None, "at most this many patches per split", lower_bound=1)
 flags.DEFINE_bool("overwrite", False, "remove records that are already there and build again")
-flags.DEFINE_enum("runner", "local", ["local"], "where shards are written: local (processes of this machine)")
+flags.DEFINE_float(
+    "max_bad_fraction",
+    MAX_BAD_FRACTION,
+    "stop when more than this share of all patches (and more than 10 patches) cannot be read; 0: at the first, 1: never",
+    lower_bound=0,
+    upper_bound=1,
+)
+flags.DEFINE_enum("runner", "local", ["local", "beam"], "local: --workers processes of this machine; beam: Apache Beam")
+flags.DEFINE_string("beam_options", "", "options of Beam, e.g. '--runner=FlinkRunner --flink_master=host:8081' (direct runner)")
+flags.DEFINE_integer("task_index", None, "write only the shards of this task, counted from 0, of --task_count", lower_bound=0)
+flags.DEFINE_integer(
+    "task_count",
+    None,
+    "tasks of a batch scheduler that share the shards; without --task_index: write the manifest once all have ended",
+    lower_bound=1,
+)
+flags.DEFINE_bool("repair", False, "verify: build bad shards and indexes again; the source is where it was, or --input")
 
 
 def main(arguments: list[str]) -> None:
@@ -68,23 +89,71 @@ def main(arguments: list[str]) -> None:
 
 def build() -> None:
     """Write the records that the flags ask for and print a summary."""
+    _check_flags()
+    planned = _planned()
+    from tfrecords_builder import shares, writer
+    from tfrecords_builder.show import summary
+    from tfrs import archive
+
+    already = None if FLAGS.overwrite else writer.complete(planned)
+    before, start = 0 if FLAGS.overwrite else _megabytes(planned.directory), time.monotonic()
+    if FLAGS.task_index is not None and not already:
+        shares.write_share(planned, FLAGS.task_index, FLAGS.task_count, _runner())
+        shards = len(shares.share(planned, FLAGS.task_index, FLAGS.task_count))
+        print(f"{planned.directory}: the {shards} shards of task {FLAGS.task_index} of {FLAGS.task_count} are there")
+        return
+    if already:
+        records, said = already, "already built: nothing to do"
+    elif FLAGS.task_count:
+        records, said = shares.finish_shares(planned, FLAGS.task_count), f"{FLAGS.task_count} tasks finished"
+    else:
+        records = writer.write_build(planned, _runner(), overwrite=FLAGS.overwrite)
+        seconds, megabytes = time.monotonic() - start, _megabytes(planned.directory) - before
+        said = f"wrote {megabytes:.1f} MB in {seconds:.1f} s ({megabytes / seconds:.1f} MB/s)"
+    archive.release(planned.tasks[0].root)
+    print(f"{planned.directory}: {said}")
+    print(summary(records))
+    if already and records.manifest["quarantined"]:
+        print("the patches in quarantine were not tried again; --overwrite builds anew")
+    for split in planned.dataset.splits:
+        if split not in records.manifest["splits"] or not records.count(split):
+            print(f"warning: no patch in split {split}", file=sys.stderr)
+
+
+def _check_flags() -> None:
+    """Refuse flags that cannot stand together."""
     if not FLAGS.dataset:
         raise UserError(f"nothing to do; give --dataset ({', '.join(registry.DATASETS)}) or {', '.join(SUBCOMMANDS)}")
+    if FLAGS.repair:
+        raise UserError("--repair belongs to the sub-command verify; an interrupted build continues by itself")
+    if FLAGS.beam_options and FLAGS.runner != "beam":
+        raise UserError("--beam_options without --runner=beam")
+    if FLAGS.task_index is not None and FLAGS.task_index >= (FLAGS.task_count or 0):
+        raise UserError(
+            f"--task_index={FLAGS.task_index} with --task_count={FLAGS.task_count}; tasks count from 0 to that less 1"
+        )
+    if FLAGS.task_count and (FLAGS.overwrite or FLAGS.synthesize):
+        raise UserError(
+            "--overwrite and --synthesize cannot be shared by tasks (--task_count); remove records, or simulate, beforehand"
+        )
+
+
+def _planned():
+    """The `writer.Build` that the flags ask for."""
     split_files = command.pairs("split_file", FLAGS.split_file, "split=file, e.g. train=train.txt,val=val.txt,test=rest")
     dataset = options.create(registry.dataset(FLAGS.dataset), seed=FLAGS.seed)
     from tfrecords_builder.plan import plan
-    from tfrecords_builder.show import summary
     from tfrecords_builder.simulate import is_simulated, simulate
-    from tfrecords_builder.writer import write
+    from tfrecords_builder.writer import prepare
     from tfrs import archive
     from tfrs.records import MANIFEST
 
     root = Path(FLAGS.input or f"data/{dataset.name}")
     if FLAGS.synthesize:
         simulate(dataset, root, FLAGS.synthesize, FLAGS.seed)
-    directory = Path(FLAGS.output) / dataset.name / dataset.version
-    already = (directory / MANIFEST).exists() and not FLAGS.overwrite
-    place, root = root, archive.mount(dataset, root, Path(FLAGS.spool or directory.parent / ".archives"), unpack=not already)
+    folder = Path(FLAGS.output) / dataset.name
+    unpack = FLAGS.overwrite or not (folder / dataset.version / MANIFEST).exists()
+    place, root = root, archive.mount(dataset, root, Path(FLAGS.spool or folder / archive.SPOOL), unpack=unpack)
     dataset = dataset.at(root)
     if FLAGS.aux:
         from tfrs.datasets import auxiliary
@@ -104,27 +173,26 @@ def build() -> None:
     for reason, count in dataset.left_out(root).items():
         if count:
             print(f"left out: {count} {reason}")
-    before, start = 0 if FLAGS.overwrite else _megabytes(directory), time.monotonic()
-    records = write(
+    return prepare(
         dataset,
         root,
         Path(FLAGS.output),
         splits,
         shard_mb=FLAGS.shard_mb,
-        workers=FLAGS.workers,
-        overwrite=FLAGS.overwrite,
         options={"seed": FLAGS.seed, **{name: value for name, value in made_with.items() if value}},
+        max_bad_fraction=FLAGS.max_bad_fraction,
     )
-    archive.release(root)
-    seconds, megabytes = time.monotonic() - start, _megabytes(directory) - before
-    wrote = f"wrote {megabytes:.1f} MB in {seconds:.1f} s ({megabytes / seconds:.1f} MB/s)"
-    print(f"{directory}: {'already built: nothing to do' if already else wrote}")
-    print(summary(records))
-    if already and records.manifest["quarantined"]:
-        print("the patches in quarantine were not tried again; --overwrite builds anew")
-    for split in dataset.splits:
-        if split not in splits or not records.count(split):
-            print(f"warning: no patch in split {split}", file=sys.stderr)
+
+
+def _runner() -> Callable:
+    """What writes the shards, as `writer.write_build` wants it."""
+    if FLAGS.runner == "beam":
+        from tfrecords_builder import beam
+
+        return functools.partial(beam.run, options=FLAGS.beam_options)
+    from tfrecords_builder import local
+
+    return functools.partial(local.run, workers=FLAGS.workers)
 
 
 def _megabytes(directory: Path) -> float:
@@ -134,7 +202,12 @@ def _megabytes(directory: Path) -> float:
 def _verify(records) -> None:
     from tfrecords_builder.verify import verify
 
-    verify(records, FLAGS.workers)
+    if FLAGS.repair:
+        from tfrecords_builder.repair import repair
+
+        verify(records, FLAGS.workers, functools.partial(repair, run=_runner(), root=FLAGS.input))
+    else:
+        verify(records, FLAGS.workers)
 
 
 def _show(records) -> None:

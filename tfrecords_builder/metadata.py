@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfrecords_builder import quarantine
 from tfrs import records
 from tfrs.datasets.base import Dataset
 from tfrs.errors import UserError
@@ -18,49 +19,43 @@ def write_json(path: Path, content: dict) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def finish(dataset: Dataset, directory: Path, tasks: list, spec: dict) -> None:
+def finish(dataset: Dataset, directory: Path, tasks: list, head: dict) -> None:
     """Merge the results of all shards in shard order; the manifest comes last and makes the records valid.
 
     Raises:
         UserError: Not one patch was good.
     """
     results = [json.loads(task.result.read_text()) for task in tasks]
-    quarantine = [line for result in results for line in result["quarantine"]]
+    bad = [line for result in results for line in result["quarantine"]]
     if not any(result["records"] for result in results):
-        first = quarantine[0]
+        first = bad[0]
         shutil.rmtree(directory)
-        raise UserError(f"none of {len(quarantine)} patches could be read; the first, {first['path']}: {first['reason']}")
+        raise UserError(f"none of {len(bad)} patches could be read; the first, {first['path']}: {first['reason']}")
 
     splits = {}
     for split in dict.fromkeys(task.split for task in tasks):
         members = [(task, result) for task, result in zip(tasks, results, strict=True) if task.split == split]
-        index = _merge_index(directory / records.index_name(split), [task.index for task, _ in members], dataset.schema)
+        index = merge_index(directory / records.index_name(split), [task.index for task, _ in members], dataset.schema)
         splits[split] = {
             "records": len(index),
             "shards": [
                 {"name": task.name, **{k: result[k] for k in ("records", "bytes", "crc32c")}} for task, result in members
             ],
-            "classes": class_counts(index, dataset.schema),
+            "classes": class_counts(index, dataset.schema) | _pixel_counts([result for _, result in members]),
         }
     merged = {sensor.name: BandStatistics.empty(len(sensor.bands)) for sensor in dataset.sensors}
     for result in results:
         for name, form in result["statistics"].items():
             merged[name] = merged[name].merge(BandStatistics.from_lists(form))
 
-    text = "".join(json.dumps(line) + "\n" for line in quarantine)
-    write_text(directory / records.QUARANTINE, text)
+    quarantine.write(directory / records.QUARANTINE, bad)
     _write_tfds(dataset, directory, splits)
     write_json(
         directory / records.MANIFEST,
         {
-            "format": records.FORMAT,
-            "dataset": dataset.name,
-            "version": dataset.version,
-            "spec": spec,
-            "sensors": {sensor.name: vars(sensor) for sensor in dataset.sensors},
-            "schema": dataset.schema.to_json(),
+            **head,
             "splits": splits,
-            "quarantined": len(quarantine),
+            "quarantined": len(bad),
             "statistics": {sensor.name: merged[sensor.name].to_json(sensor) for sensor in dataset.sensors},
         },
     )
@@ -79,7 +74,13 @@ def class_counts(index: np.ndarray, schema) -> dict[str, list]:
     return counts
 
 
-def _merge_index(path: Path, parts: list[Path], schema) -> np.ndarray:
+def _pixel_counts(results: list[dict]) -> dict[str, list[int]]:
+    """Per map, pixels per class."""
+    names = results[0]["pixels"]
+    return {name: np.sum([result["pixels"][name] for result in results], axis=0).tolist() for name in names}
+
+
+def merge_index(path: Path, parts: list[Path], schema) -> np.ndarray:
     """Join the shards' index tables on disk, so that memory does not grow with the data set."""
     tables = [np.load(part, mmap_mode="r") for part in parts]
     dtype = records.index_dtype(schema, max(table.dtype["key"].itemsize for table in tables))

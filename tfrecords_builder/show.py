@@ -1,13 +1,12 @@
 """What is in a set of records, in words, tables and a figure; all from the manifest and the quarantine list."""
 
 import json
-import re
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from tfrecords_builder import dates
+from tfrecords_builder.quarantine import tally
 from tfrs.labels import MERGES, Scheme, merge_matrix
 from tfrs.records import QUARANTINE, Records
 from tfrs.storage import replacing
@@ -158,11 +157,10 @@ def _bands(records: Records) -> list[tuple[str, ...]]:
 def _reasons(records: Records) -> list[str]:
     path = records.directory / QUARANTINE
     lines = path.read_text().splitlines() if path.exists() else []
-    # "7 values are NaN" and "9 values are NaN" are one reason.
-    tally = Counter(re.sub(r"^\d+", "n", json.loads(line)["reason"]) for line in lines)
-    rows = [(f"{count} x", reason) for reason, count in tally.most_common(REASONS)]
-    if len(tally) > REASONS:
-        rows.append((f"{sum(tally.values()) - sum(n for _, n in tally.most_common(REASONS))} x", "other reasons"))
+    reasons = tally(map(json.loads, lines))
+    rows = [(f"{count} x", reason) for reason, count in reasons.most_common(REASONS)]
+    if len(reasons) > REASONS:
+        rows.append((f"{reasons.total() - sum(n for _, n in reasons.most_common(REASONS))} x", "other reasons"))
     return _table(rows, left=2) if rows else []
 
 

@@ -1,7 +1,10 @@
 """Every record read again and compared with the manifest."""
 
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 
 import google_crc32c
@@ -16,26 +19,48 @@ from tfrs.schema import Schema
 CHUNK = 1 << 22
 
 
-def verify(records: Records, workers: int = 1) -> None:
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file."""
+
+    path: Path
+    text: str
+
+    def __str__(self):
+        return f"{self.path}: {self.text}"
+
+
+def verify(records: Records, workers: int = 1, repair: Callable[[Records, list[Problem]], None] | None = None) -> None:
     """Print a line for every problem found, or one that says that all is well.
+
+    Args:
+        repair: Called where there are problems; what it leaves is read again.
 
     Raises:
         UserError: There are problems.
     """
-    problems = find_problems(records, workers)
-    for problem in problems:
-        print(problem)
+    problems = _print(find_problems(records, workers))
+    if problems and repair:
+        repair(records, problems)
+        problems = _print(find_problems(records, workers))
     if problems:
         raise UserError(
             f"{records.directory}: {len(problems)} problem{'s' * (len(problems) > 1)} found, listed above; "
-            "build the records again with --overwrite"
+            + ("--repair cannot mend that: " if repair else "mend shards and indexes with --repair, or ")
+            + "build the records again with --overwrite"
         )
     shards = [shard for split in records.manifest["splits"].values() for shard in split["shards"]]
     print(f"ok: {sum(shard['records'] for shard in shards)} records in {len(shards)} shards")
 
 
-def find_problems(records: Records, workers: int = 1) -> list[str]:
-    """All that differs between files and manifest, each as one line that names file and record.
+def _print(problems: list[Problem]) -> list[Problem]:
+    for problem in problems:
+        print(problem)
+    return problems
+
+
+def find_problems(records: Records, workers: int = 1) -> list[Problem]:
+    """All that differs between files and manifest, each with a text that names the record.
 
     A shard is read up to its first bad record.
     """
@@ -59,16 +84,19 @@ def find_problems(records: Records, workers: int = 1) -> list[str]:
     return problems
 
 
-def _check_shards(jobs: list[tuple], workers: int) -> list[tuple[list[str], np.ndarray | None]]:
+def _check_shards(jobs: list[tuple], workers: int) -> list[tuple[list[Problem], np.ndarray | None]]:
     workers = min(workers, len(jobs))
     settings = {"total": len(jobs), "unit": "shard", "desc": "verifying"}
     if workers < 2:
         return [check_shard(*job) for job in progress(iterable=jobs, **settings)]
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        return list(progress(iterable=pool.map(check_shard, *zip(*jobs, strict=True)), **settings))
+    try:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            return list(progress(iterable=pool.map(check_shard, *zip(*jobs, strict=True)), **settings))
+    except BrokenProcessPool as error:
+        raise UserError("a worker process died (killed for memory?); verify again with fewer --workers") from error
 
 
-def check_shard(shard: Path, stated: dict, schema: Schema, number: int) -> tuple[list[str], np.ndarray | None]:
+def check_shard(shard: Path, stated: dict, schema: Schema, number: int) -> tuple[list[Problem], np.ndarray | None]:
     """Compare one shard with what the manifest states of it.
 
     Returns:
@@ -78,21 +106,21 @@ def check_shard(shard: Path, stated: dict, schema: Schema, number: int) -> tuple
     try:
         size = shard.stat().st_size
         if size != stated["bytes"]:
-            problems.append(f"{shard}: {size} bytes, manifest says {stated['bytes']}")
+            problems.append(Problem(shard, f"{size} bytes, manifest says {stated['bytes']}"))
         elif (crc := _crc32c(shard)) != stated["crc32c"]:
-            problems.append(f"{shard}: CRC32C of the file is {crc}, manifest says {stated['crc32c']}")
+            problems.append(Problem(shard, f"CRC32C of the file is {crc}, manifest says {stated['crc32c']}"))
         data = open_shard(shard)
         for record, (start, end) in enumerate(frames(shard)):  # noqa: B007, read when locate raises
             schema.locate(data, start, end)
         table = index_shard(shard, schema, number)
     except OSError as error:
-        return [*problems, f"{shard}: {error.strerror}"], None
+        return [*problems, Problem(shard, error.strerror)], None
     except UserError as error:
-        return [*problems, str(error)], None
+        return [*problems, Problem(shard, str(error).removeprefix(f"{shard}: "))], None
     except ValueError as error:
-        return [*problems, f"{shard}: record {record}: {error}"], None
+        return [*problems, Problem(shard, f"record {record}: {error}")], None
     if len(table) != stated["records"]:
-        problems.append(f"{shard}: {len(table)} records, manifest says {stated['records']}")
+        problems.append(Problem(shard, f"{len(table)} records, manifest says {stated['records']}"))
     return problems, table
 
 
@@ -104,51 +132,50 @@ def _crc32c(path: Path) -> str:
     return crc.hexdigest().decode()
 
 
-def _foreign_shards(records: Records) -> list[str]:
+def _foreign_shards(records: Records) -> list[Problem]:
     known = {shard for split in records.manifest["splits"] for shard in records.shards(split)}
     found = sorted(set(records.directory.glob("*.tfrecord-*")) - known)
-    return [f"{path}: shard of another build, not in the manifest; delete it" for path in found]
+    return [Problem(path, "shard of another build, not in the manifest; delete it") for path in found]
 
 
-def _quarantine(records: Records) -> list[str]:
+def _quarantine(records: Records) -> list[Problem]:
     """The patches that the build began with are all there: as records or in quarantine."""
     stated, path, problems = records.manifest["quarantined"], records.directory / QUARANTINE, []
     listed = len(path.read_text().splitlines()) if path.exists() else 0
     if listed != stated:
-        problems.append(f"{path}: {listed} patches, manifest says {stated}")
+        problems.append(Problem(path, f"{listed} patches, manifest says {stated}"))
     planned = sum(records.manifest["spec"]["patches"].values())
     kept = sum(map(records.count, records.manifest["splits"]))
     if planned != kept + stated:
-        problems.append(
-            f"{records.directory / MANIFEST}: {planned} patches planned, but {kept} records and {stated} in quarantine"
-        )
+        text = f"{planned} patches planned, but {kept} records and {stated} in quarantine"
+        problems.append(Problem(records.directory / MANIFEST, text))
     return problems
 
 
-def _index_file(records: Records, split: str, tables: list[np.ndarray | None]) -> list[str]:
+def _index_file(records: Records, split: str, tables: list[np.ndarray | None]) -> list[Problem]:
     path = records.directory / index_name(split)
     if not path.exists():
-        return [f"{path}: missing"]
+        return [Problem(path, "missing")]
     try:
         stored = np.load(path, mmap_mode="r")
     except (ValueError, EOFError) as error:
-        return [f"{path}: cannot be read ({error})"]
+        return [Problem(path, f"cannot be read ({error})")]
     expected = index_dtype(records.schema, 1).names
     if stored.dtype.names != expected:
-        return [f"{path}: columns are {stored.dtype.names}, expected {expected}"]
+        return [Problem(path, f"columns are {stored.dtype.names}, expected {expected}")]
     problems = []
     if len(stored) != records.count(split):
-        problems.append(f"{path}: {len(stored)} rows, manifest says {records.count(split)}")
+        problems.append(Problem(path, f"{len(stored)} rows, manifest says {records.count(split)}"))
     for number, table in enumerate(tables):
         if table is None:
             continue
         rows = stored[stored["shard"] == number]
         shard = records.shards(split)[number].name
         if len(rows) != len(table):
-            problems.append(f"{path}: {len(rows)} rows for the {len(table)} records of {shard}")
+            problems.append(Problem(path, f"{len(rows)} rows for the {len(table)} records of {shard}"))
         elif (wrong := _differing(rows, table)).any():
             record = int(wrong.argmax())
-            problems.append(f"{path}: row of record {record} of {shard} ({table['key'][record].decode()}) is wrong")
+            problems.append(Problem(path, f"row of record {record} of {shard} ({table['key'][record].decode()}) is wrong"))
     return problems
 
 
@@ -161,13 +188,14 @@ def _differing(rows: np.ndarray, table: np.ndarray) -> np.ndarray:
     return wrong
 
 
-def _counts(records: Records, split: str, table: np.ndarray) -> list[str]:
+def _counts(records: Records, split: str, table: np.ndarray) -> list[Problem]:
     path, stated, problems = records.directory / MANIFEST, records.manifest["splits"][split], []
     if stated["records"] != len(table):
-        problems.append(f"{path}: split {split} has {len(table)} records, manifest says {stated['records']}")
+        problems.append(Problem(path, f"split {split} has {len(table)} records, manifest says {stated['records']}"))
     for name, counts in class_counts(table, records.schema).items():
         classes = records.schema.schemes[records.schema.fields[name].scheme].classes
         for label, found, said in zip(classes, counts, stated["classes"][name], strict=True):
             if not np.isclose(found, said, rtol=1e-9, atol=0):
-                problems.append(f"{path}: {name} {label!r} of split {split}: {found} in the records, manifest says {said}")
+                text = f"{name} {label!r} of split {split}: {found} in the records, manifest says {said}"
+                problems.append(Problem(path, text))
     return problems

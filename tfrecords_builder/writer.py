@@ -1,31 +1,25 @@
 """Records from a data set: one shard is one task, and its bytes depend on nothing but its keys."""
 
-import errno
-import fcntl
-import hashlib
+import contextlib
+import functools
+import io
 import json
-import multiprocessing
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import google_crc32c
 import numpy as np
 
-from tfrecords_builder import SHARD_MB, metadata
+from tfrecords_builder import MAX_BAD_FRACTION, SHARD_MB, faults, local, lock, metadata, quarantine, spec
 from tfrs import allocation, records
 from tfrs.datasets.base import Dataset
 from tfrs.errors import BadPatch, UserError
-from tfrs.progress import progress
 from tfrs.statistics import BandStatistics
 from tfrs.storage import replacing
 
-LOCK = "lock"
 BUILD = ".build"  # holds the results of finished shards until the manifest is written
 
 
@@ -49,48 +43,153 @@ class ShardTask:
         return self.directory / BUILD / f"{self.name}.npy"
 
 
-def write(
+@dataclass(frozen=True)
+class Build:
+    """A set of records to be written.
+
+    Attributes:
+        head: What its manifest says before a patch is read (see `spec.head`).
+        max_bad_fraction: See `quarantine.allowed`.
+    """
+
+    dataset: Dataset
+    directory: Path
+    head: dict
+    tasks: tuple[ShardTask, ...]
+    max_bad_fraction: float
+
+    @property
+    def folder(self) -> Path:
+        return self.directory / BUILD
+
+    @property
+    def planned(self) -> int:
+        return sum(len(task.keys) for task in self.tasks)
+
+
+def prepare(
     dataset: Dataset,
     root: Path,
     out: Path,
     splits: dict[str, list[str]],
     *,
     shard_mb: float = SHARD_MB,
-    workers: int = 1,
-    overwrite: bool = False,
     options: dict | None = None,
-) -> records.Records:
-    """Write the records of `splits` (keys in order, see `plan`) to `<out>/<name>/<version>`.
-
-    The bytes do not depend on `workers`. An interrupted call continues at the first unfinished shard when it is repeated.
+    max_bad_fraction: float = MAX_BAD_FRACTION,
+) -> Build:
+    """The build of the records of `splits` (keys in order, see `plan`) in `<out>/<name>/<version>`; touches nothing.
 
     Args:
         options: What else made the splits (seed, split files ...), kept in the manifest and compared when repeated.
 
     Raises:
-        UserError: There are other records already, another build is running there, the disk is full, or no patch is good.
+        UserError: There is no patch.
     """
     directory = Path(out) / dataset.name / dataset.version
     tasks = _tasks(dataset, Path(root), directory, splits, shard_mb)
-    spec = _spec(dataset, splits, shard_mb, options or {})
-    if (directory / records.MANIFEST).exists() and not overwrite:
-        existing = records.Records(directory)
-        _same_spec(directory, existing.manifest["spec"], spec)
+    return Build(dataset, directory, spec.head(dataset, splits, shard_mb, options or {}), tuple(tasks), max_bad_fraction)
+
+
+def write(
+    dataset: Dataset,
+    root: Path,
+    out: Path,
+    splits: dict[str, list[str]],
+    *,
+    workers: int = 1,
+    overwrite: bool = False,
+    **settings,
+) -> records.Records:
+    """Write records with processes of this machine; see `prepare` for the arguments and `write_build` for the rest."""
+    build = prepare(dataset, root, out, splits, **settings)
+    return write_build(build, functools.partial(local.run, workers=workers), overwrite=overwrite)
+
+
+def write_build(build: Build, run: Callable = local.run, *, overwrite: bool = False) -> records.Records:
+    """Write all shards and the manifest.
+
+    An interrupted call continues at the first unfinished shard when it is repeated.
+
+    Args:
+        run: Called as `run(write_shard, tasks, patches done before)`; yields every task once its shard is written. The bytes
+            do not depend on it.
+
+    Raises:
+        UserError: There are other records already, another build is running there, the disk is full, the source is gone, or
+            too many patches are bad.
+    """
+    if not overwrite and (existing := complete(build)):
         return existing
+    with opened(build, overwrite=overwrite):
+        write_shards(build, build.tasks, run)
+        finish(build)
+    return records.Records(build.directory)
+
+
+def complete(build: Build) -> records.Records | None:
+    """The records, where all are there.
+
+    Raises:
+        UserError: There are others.
+    """
+    if not (build.directory / records.MANIFEST).exists():
+        return None
+    existing = records.Records(build.directory)
+    spec.refuse_other(build.directory, existing.manifest, build.head)
+    if build.folder.exists():  # killed after the manifest was written; in use by --repair otherwise
+        with contextlib.suppress(UserError), lock.hold(build.folder):
+            shutil.rmtree(build.folder)
+    return existing
+
+
+@contextlib.contextmanager
+def opened(build: Build, task: str = "", *, overwrite: bool = False) -> Iterator[None]:
+    """The folder of a build, begun and locked for all of it or for one of its tasks (see `lock.hold`)."""
     try:
-        (directory / BUILD).mkdir(parents=True, exist_ok=True)
-        with _lock(directory):
+        build.folder.mkdir(parents=True, exist_ok=True)
+        with lock.hold(build.folder, task):
             if overwrite:
-                _clear(directory)
-            _begin(directory, spec)
-            todo = [task for task in tasks if not _finished(task)]
-            done = sum(len(task.keys) for task in tasks) - sum(len(task.keys) for task in todo)
-            _run(todo, workers, done)
-            metadata.finish(dataset, directory, tasks, spec)
-            shutil.rmtree(directory / BUILD)
+                _clear(build.directory)
+            if not task:
+                for path in build.directory.glob("*.tmp"):  # of processes that were killed
+                    path.unlink()
+            spec.begin(build.folder, build.head)
+            yield
     except OSError as error:
-        raise _storage_error(directory, error) from error
-    return records.Records(directory)
+        raise faults.storage(build.directory, error) from error
+
+
+def write_shards(build: Build, tasks: Sequence[ShardTask], run: Callable) -> None:
+    """Write those of the shards that are not there yet."""
+    retry_before = quarantine.retry_before(build.folder, build.planned, build.max_bad_fraction)
+    bad, todo = [], []
+    for task in tasks:
+        result = finished(task)
+        if result is None or (result["quarantine"] and task.result.stat().st_mtime <= retry_before):
+            todo.append(task)
+        else:
+            bad += result["quarantine"]
+    done = sum(len(task.keys) for task in tasks) - sum(len(task.keys) for task in todo)
+    most = quarantine.allowed(build.planned, build.max_bad_fraction)
+    # Closed before the stop is noted: shards that are under way until then were written before it.
+    with contextlib.closing(run(write_shard, todo, done)) as written:
+        while len(bad) <= most and (task := next(written, None)):
+            bad += finished(task)["quarantine"]
+    quarantine.check(build.folder, bad, build.planned, build.max_bad_fraction)
+
+
+def finish(build: Build) -> None:
+    """Write the manifest and what else stands beside the shards, all of which are there."""
+    metadata.finish(build.dataset, build.directory, build.tasks, build.head)
+    shutil.rmtree(build.folder)
+
+
+def finished(task: ShardTask) -> dict | None:
+    """What is known of a shard that is written, None of another."""
+    if not task.result.exists():
+        return None
+    shard, result = task.directory / task.name, json.loads(task.result.read_text())
+    return result if shard.exists() and shard.stat().st_size == result["bytes"] else None
 
 
 def _tasks(dataset: Dataset, root: Path, directory: Path, splits: dict, shard_mb: float) -> list[ShardTask]:
@@ -103,133 +202,42 @@ def _tasks(dataset: Dataset, root: Path, directory: Path, splits: dict, shard_mb
         shards = max(1, round(len(keys) * size / (shard_mb * 1e6)))
         for i, part in enumerate(np.array_split(np.array(keys, dtype=object), min(shards, len(keys)))):
             name = records.shard_name(dataset.name, split, i, min(shards, len(keys)))
-            tasks.append(ShardTask(dataset, root.absolute(), directory, split, name, tuple(part)))
+            tasks.append(ShardTask(dataset, root.absolute(), directory.absolute(), split, name, tuple(part)))
     return tasks
-
-
-def _spec(dataset: Dataset, splits: dict, shard_mb: float, options: dict) -> dict:
-    digests = {split: hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16] for split, keys in splits.items()}
-    counts = {split: len(keys) for split, keys in splits.items()}
-    spec = {"format": records.FORMAT, "shard_mb": shard_mb, **asdict(dataset), **options, "patches": counts, "keys": digests}
-    return json.loads(json.dumps(spec))  # as it will be read again to be compared: tuples are lists
-
-
-def _same_spec(directory: Path, found: dict, wanted: dict) -> None:
-    names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
-    # Other options lead to other keys: where there is such a cause, it says enough.
-    names = [name for name in names if name not in ("keys", "patches")] or names
-    if names:
-        difference = "; ".join(f"{name}: {found.get(name)} there, {wanted.get(name)} asked for" for name in names)
-        raise UserError(
-            f"{directory} holds other records ({difference}); give --overwrite to replace them, or another --output"
-        )
 
 
 def _clear(directory: Path) -> None:
     """Remove everything but the lock, the manifest first: without it, what is left is no set of records."""
     (directory / records.MANIFEST).unlink(missing_ok=True)
     for path in [*directory.iterdir(), *(directory / BUILD).iterdir()]:
-        if path.is_file() and path.name != LOCK:
+        if path.is_file() and not path.name.startswith(lock.LOCK):
             path.unlink()
 
 
-def _begin(directory: Path, spec: dict) -> None:
-    path = directory / BUILD / "spec.json"
-    if path.exists():
-        _same_spec(directory, json.loads(path.read_text()), spec)
-    else:
-        metadata.write_json(path, spec)
+def write_shard(task: ShardTask, count: Callable[[], None] = local.count_patch) -> None:
+    """Write one shard, its index and its result; each appears under its name only when it is complete.
 
-
-class _lock:
-    """An advisory lock on the build folder; the system releases it when its owner dies, so it cannot go stale."""
-
-    def __init__(self, directory: Path):
-        self.path = directory / BUILD / LOCK
-
-    def __enter__(self):
-        self.file = open(self.path, "a+")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.file.seek(0)
-            owner = self.file.read()
-            self.file.close()
-            raise UserError(f"{self.path.parent.parent}: another build is writing here (process {owner})") from error
-        self.file.truncate(0)
-        self.file.write(str(os.getpid()))
-        self.file.flush()
-
-    def __exit__(self, *_):
-        self.file.close()
-
-
-def _finished(task: ShardTask) -> bool:
-    if not task.result.exists():
-        return False
-    shard = task.directory / task.name
-    return shard.exists() and shard.stat().st_size == json.loads(task.result.read_text())["bytes"]
-
-
-def _run(tasks: list[ShardTask], workers: int, done: int) -> None:
-    total = done + sum(len(task.keys) for task in tasks)
-    with progress(total=total, initial=done, unit="patches", desc="writing") as bar:
-        if workers == 1 or len(tasks) < 2:
-            for task in tasks:
-                write_shard(task, bar.update)
-            return
-        # Spawned, not forked: GDAL and TensorFlow hold threads that do not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        counter = context.Value("q", 0)
-        with ProcessPoolExecutor(workers, context, _share, (counter,)) as pool:
-            pending = {pool.submit(write_shard, task) for task in tasks}
-            try:
-                while pending:
-                    finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                    bar.update(counter.value + done - bar.n)
-                    for future in finished:
-                        future.result()
-            except BrokenProcessPool as error:
-                raise UserError(
-                    "a worker process died (killed for memory?); finished shards are kept: "
-                    "run the same command again, with fewer --workers"
-                ) from error
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-
-_counter = None
-
-
-def _share(counter) -> None:
-    global _counter
-    _counter = counter
-    # A worker whose parent was killed would wait for tasks for ever.
-    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
-
-
-def _count_patch() -> None:
-    if _counter is not None:
-        with _counter.get_lock():
-            _counter.value += 1
-
-
-def write_shard(task: ShardTask, count: Callable[[], None] = _count_patch) -> None:
-    """Write one shard, its index and its result; the shard appears under its name only when it is complete."""
+    A cluster may run a task twice at once: it gives the same bytes, under temporary names of their own.
+    """
     allocation.keep_freed()
-    target = task.directory / task.name
+    target, owner = task.directory / task.name, lock.suffix()
     try:
-        with replacing(target) as temporary:
+        with replacing(target, owner) as temporary:
             result = _write_records(task, temporary, count)
-            np.save(task.index, records.index_shard(temporary, task.dataset.schema))
-        metadata.write_json(task.result, result)
+            table = io.BytesIO()  # np.save into a file says of a full disk only that less was written
+            np.save(table, records.index_shard(temporary, task.dataset.schema))
+        with replacing(task.index, owner) as temporary:
+            temporary.write_bytes(table.getvalue())
+        with replacing(task.result, owner) as temporary:
+            temporary.write_text(json.dumps(result, indent=1) + "\n")
     except OSError as error:
-        raise _storage_error(target, error) from error
+        raise faults.storage(target, error) from error
 
 
 def _write_records(task: ShardTask, path: Path, count: Callable[[], None]) -> dict:
     """Write the frames of a shard; returns what the manifest will say of it."""
     statistics = {sensor.name: BandStatistics.empty(len(sensor.bands)) for sensor in task.dataset.sensors}
+    pixels = {name: np.zeros(task.dataset.schema.classes(name), np.int64) for name in task.dataset.schema.maps()}
     quarantine: list[dict] = []
     crc = google_crc32c.Checksum()
     written = 0
@@ -239,6 +247,8 @@ def _write_records(task: ShardTask, path: Path, count: Callable[[], None]) -> di
                 file.write(part)
                 crc.update(part)
             written += 1
+            for name in pixels:
+                pixels[name] += task.dataset.schema.scheme(name).count(sample[name][0])
             if task.split == "train":
                 for sensor in task.dataset.sensors:
                     images = sample[sensor.name]
@@ -251,6 +261,7 @@ def _write_records(task: ShardTask, path: Path, count: Callable[[], None]) -> di
         "bytes": size,
         "crc32c": crc.hexdigest().decode(),
         "statistics": {name: value.to_lists() for name, value in statistics.items()},
+        "pixels": {name: counts.tolist() for name, counts in pixels.items()},
         "quarantine": quarantine,
     }
 
@@ -258,19 +269,19 @@ def _write_records(task: ShardTask, path: Path, count: Callable[[], None]) -> di
 def _read(task: ShardTask, quarantine: list[dict], count: Callable[[], None]) -> Iterable[dict]:
     for key in task.keys:
         try:
-            yield task.dataset.read(task.root, key)
+            sample = _read_patch(task, key)
         except BadPatch as error:
+            faults.check_source(task.root, error.path)
             path = os.path.relpath(error.path, task.root) if os.path.isabs(error.path) else error.path
-            quarantine.append({"key": key, "split": task.split, "path": path, "reason": error.reason})
+            reason = error.reason.replace(f"{task.root}/", "")  # in messages of GDAL; records do not tell where the source was
+            quarantine.append({"key": key, "split": task.split, "path": path, "reason": reason})
+        else:
+            yield sample
         count()
 
 
-def _storage_error(path: Path, error: OSError) -> UserError:
-    if error.errno == errno.ENOSPC:
-        return UserError(
-            f"{path}: the disk is full; free some space and run the same command again, it continues where it stopped"
-        )
-    return UserError(
-        f"{error.filename or path}: {error.strerror}; mend it and run the same command again (finished shards are kept), "
-        "or give another --output"
-    )
+def _read_patch(task: ShardTask, key: str) -> dict:
+    try:
+        return task.dataset.read(task.root, key)
+    except OSError as error:
+        raise BadPatch(error.filename or key, error.strerror or str(error)) from error

@@ -3,11 +3,12 @@
 import keras
 import tensorflow as tf
 
-from tfrs import pipeline, tasks
+from tfrs import pipeline, segmentation, tasks
 from tfrs.errors import UserError, unknown
 from tfrs.experiment import Experiment
-from tfrs.models.build import build
+from tfrs.models.build import build, build_segmenter
 from tfrs.records import Records
+from tfrs.segmentation import Segmentation
 from tfrs.sensors import Sensor, resolve, select
 from tfrs.tasks import Task
 
@@ -53,6 +54,22 @@ def devices(experiment: Experiment) -> tf.distribute.Strategy:
 
 
 def task(experiment: Experiment, records: Records) -> Task:
+    """The task of an experiment on records.
+
+    Raises:
+        UserError: The records do not serve for it, or a setting is of another task.
+    """
+    if experiment.task == Segmentation.name:
+        _check_unused(experiment, "multi_label", "labels", "threshold", "threshold_inclusive")
+        return segmentation.create(
+            records,
+            scheme=experiment.scheme,
+            ignored=experiment.ignore,
+            loss=experiment.loss,
+            class_weights=experiment.class_weights,
+            label_smoothing=experiment.label_smoothing,
+        )
+    _check_unused(experiment, Segmentation.name, "ignore", "loss", "class_weights", "encoder_weights", "first_convolution")
     return tasks.create(
         experiment.task,
         records.schema,
@@ -64,12 +81,43 @@ def task(experiment: Experiment, records: Records) -> Task:
     )
 
 
+def _check_unused(experiment: Experiment, task: str, *settings: str) -> None:
+    """Raise a UserError for the first of the settings of another task that was given."""
+    for name in settings:
+        if getattr(experiment, name) != getattr(Experiment, name):
+            raise UserError(f"--{name} is for --task={task}; this run's task is {experiment.task or 'to classify'}")
+
+
 def sensors(experiment: Experiment, records: Records) -> dict[str, Sensor]:
-    """The input's sensors, each with the bands it takes."""
+    """The input's sensors, each with the bands it takes and the channels a model sees."""
     return select(records.sensors, resolve(experiment.input, records.sensors))
 
 
-def model(experiment: Experiment, records: Records, task: Task) -> keras.Model:
+def model(experiment: Experiment, records: Records, task: Task, *, pretrained: bool = True) -> keras.Model:
+    """The model of an experiment, from raw values to logits, with the weights that it starts from.
+
+    Args:
+        pretrained: Fetch the encoder's pretrained weights, if any; without, those of the run must follow.
+
+    Raises:
+        UserError: The model's name or a setting of it is unknown, or of another task.
+    """
+    if task.dense:
+        if experiment.fusion != Experiment.fusion:
+            raise UserError("--fusion is for classifiers; segmentation concatenates the channels of all sensors")
+        return build_segmenter(
+            experiment.model,
+            sensors(experiment, records),
+            task,
+            records.statistics,
+            normalization=experiment.normalization,
+            entropy=experiment.entropy,
+            size=records.schema.fields[task.columns[0]].shape[-1],
+            encoder_weights=experiment.encoder_weights,
+            first_convolution=experiment.first_convolution,
+            load=pretrained,
+            dropout=experiment.dropout,
+        )
     return build(
         experiment.model,
         sensors(experiment, records),
@@ -78,6 +126,7 @@ def model(experiment: Experiment, records: Records, task: Task) -> keras.Model:
         fusion=experiment.fusion,
         normalization=experiment.normalization,
         dropout=experiment.dropout,
+        entropy=experiment.entropy,
     )
 
 
@@ -112,6 +161,7 @@ def batches(
         task=task,
         batch_size=experiment.batch_size,
         augment=experiment.augment if training else (),
+        date=experiment.date,
         seed=experiment.seed if training else None,
         epoch=epoch,
         read=experiment.read,

@@ -9,14 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs import plots
+from tfrs.gallery import gallery
 from tfrs.sensors import Sensor
 from tfrs.tasks import Task
 
-PATCHES = 8
-
 
 class Board:
-    """Scalars, per-class F1, patches with their labels, and the graph, under `<run>/tensorboard`."""
+    """Scalars, F1 and IoU per class, patches with their labels, and the graph, under `<run>/tensorboard`."""
 
     def __init__(self, folder: Path, task: Task, sensors: Mapping[str, Sensor]):
         self.writer = tf.summary.create_file_writer(str(folder))
@@ -33,27 +32,19 @@ class Board:
         with self.writer.as_default(step=row["epoch"]):
             tf.summary.scalar("loss/train", row["loss"])
             tf.summary.scalar("loss/val", row["val_loss"])
-            for name in ("average_f1", "overall_f1", "overall_accuracy"):
+            for name in ("average_f1", "overall_f1", "overall_accuracy", "mean_iou"):
                 tf.summary.scalar(f"val/{name}", scores[name])
             for name, row_of_class in scores["per_class"].items():
-                if row_of_class["f1"] is not None:
-                    tf.summary.scalar(f"val_f1/{name}", row_of_class["f1"])
+                for score in ("f1", "iou"):
+                    if row_of_class[score] is not None:
+                        tf.summary.scalar(f"val_{score}/{name}", row_of_class[score])
             tf.summary.scalar("training/learning_rate", row["learning_rate"])
             tf.summary.scalar("training/images_per_second", row["images_per_second"])
         self.writer.flush()
 
     def patches(self, epoch: int, dataset: tf.data.Dataset, model: keras.Model) -> None:
-        """The first patches of a data set with reference and predicted labels, as in Schmitt & Wu 2021, Fig. 3."""
-        images, target, weight = next(iter(dataset))
-        count = min(PATCHES, int(tf.reduce_sum(weight)))  # what fills a batch weighs 0 and comes last
-        images = {name: image[:count] for name, image in images.items()}
-        predicted = self.task.probabilities(model(images, training=False)).numpy()
-        true = [self.task.decode(row) for row in target[:count].numpy()]
-        shown = {}
-        for name, image in images.items():
-            bands = self.sensors[name].display()
-            shown[f"{name} {' '.join(bands)}"] = plots.displayable(image.numpy()[:, self.sensors[name].index(bands)])
-        figure = plots.patches(shown, true, [self.task.decode(row) for row in predicted])
+        """The first patches of a data set with their reference and prediction."""
+        figure = gallery(dataset, model, self.task, self.sensors)
         with self.writer.as_default(step=epoch):
             tf.summary.image("val/patches", pixels(figure)[None])
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfrs import assemble, metrics, plots
 from tfrs.errors import UserError
 from tfrs.experiment import REPORT, Experiment, read_run
+from tfrs.gallery import gallery
 from tfrs.records import Records
 from tfrs.storage import write_text
 from tfrs.tasks import Task
@@ -19,12 +20,16 @@ BEST = "best.weights.h5"
 
 
 def make_measure(strategy: tf.distribute.Strategy, model: keras.Model, task: Task) -> Callable:
-    """A function from a dataset to its confusion matrix (float64) and mean loss; samples of weight 0 count in neither."""
+    """A function from a dataset to its confusion matrix (float64) and mean loss; samples of weight 0 count in neither.
+
+    The loss is the mean over the patches, or over the valid pixels of dense labels.
+    """
 
     def replica_step(images, target, weight):
         logits = model(images, training=False)
-        loss = tf.reduce_sum(task.loss(target, logits) * weight)
-        return task.confusion(target, logits, weight), tf.cast(loss, tf.float64), tf.cast(tf.reduce_sum(weight), tf.float64)
+        sizes = weight * task.size(target)
+        loss = tf.reduce_sum(task.loss(target, logits) * sizes)
+        return task.confusion(target, logits, weight), tf.cast(loss, tf.float64), tf.cast(tf.reduce_sum(sizes), tf.float64)
 
     @tf.function
     def step(batch):
@@ -56,7 +61,7 @@ def best_model(experiment: Experiment, folder: Path, records: Records, task: Tas
     if not path.exists():
         raise UserError(f"{path}: no such file; the run has not finished an epoch yet")
     keras.config.set_dtype_policy("float32")  # what is scored and exported must run anywhere
-    model = assemble.model(experiment, records, task)
+    model = assemble.model(experiment, records, task, pretrained=False)
     try:
         model.load_weights(path)
     except ValueError as error:
@@ -77,6 +82,7 @@ def report(experiment: Experiment, folder: Path, records: Records, task: Task, m
     """Write `report.json`, `report.md` and figures; for another split than the final one with `-<split>` in the names."""
     dataset = assemble.batches(experiment, records, task, split)
     matrix, loss = make_measure(tf.distribute.get_strategy(), model, task)(dataset)
+    unit = "pixels" if task.dense else "patches"
     scores = {
         "model": experiment.model,
         "input": experiment.input,
@@ -84,13 +90,15 @@ def report(experiment: Experiment, folder: Path, records: Records, task: Task, m
         "records": str(records.directory),
         "split": split,
         "patches": records.count(split),
+        "unit": unit,
         "loss": loss,
         **metrics.scores(matrix, task.scheme.classes),
         "confusion_matrix": matrix.tolist(),
     }
     suffix = "" if split == final_split(records) else f"-{split}"
     title = f"{experiment.model}, {experiment.input}, {split}"
-    plots.save(plots.confusion(matrix, task.scheme, title), folder / f"confusion{suffix}.png")
+    plots.save(gallery(dataset, model, task, assemble.sensors(experiment, records)), folder / f"patches{suffix}.png")
+    plots.save(plots.confusion(matrix, task.scheme, title, unit), folder / f"confusion{suffix}.png")
     plots.save(plots.class_scores(scores["per_class"], task.scheme, title), folder / f"f1{suffix}.png")
     write_text(folder / f"report{suffix}.md", to_markdown(scores, suffix))
     write_text(folder / REPORT.replace(".json", f"{suffix}.json"), json.dumps(scores, indent=1) + "\n")
@@ -102,17 +110,23 @@ def read_report(folder: Path) -> dict:
 
 
 def to_markdown(scores: dict, suffix: str = "") -> str:
-    """The report in the form of Schmitt & Wu 2021, Table 4: a row per class, then the summary scores, in per cent."""
+    """The report in the form of Schmitt & Wu 2021, Table 4, and of Wenger et al. 2022, Tables 3 and 4: a row per class, then
+    the summary scores, in per cent.
+    """
+    dense = scores["unit"] == "pixels"
 
     def percent(value) -> str:
         return "-" if value is None else f"{100 * value:.1f}"
 
     head = f"# {scores['model']}, {scores['input']}, {scores['split']}\n\n"
     head += f"{scores['patches']:,} patches of `{scores['records']}`, task {scores['task']}. Scores in per cent.\n\n"
-    rows = ["| Class | Number | F1 | Precision | Recall |", "|---|---:|---:|---:|---:|"]
+    columns = ["f1", *(["iou"] if dense else []), "precision", "recall"]
+    titles = {"f1": "F1", "iou": "IoU", "precision": "Precision", "recall": "Recall"}
+    rows = [f"| Class | {'Pixels' if dense else 'Number'} | {' | '.join(titles[column] for column in columns)} |"]
+    rows.append("|---|---:" + "|---:" * len(columns) + "|")
     for name, row in scores["per_class"].items():
-        number = row["support"] or "-"
-        rows.append(f"| {name} | {number} | {percent(row['f1'])} | {percent(row['precision'])} | {percent(row['recall'])} |")
+        number = f"{row['support']:,}" if row["support"] else "-"
+        rows.append(f"| {name} | {number} | {' | '.join(percent(row[column]) for column in columns)} |")
     labels = {
         "average_f1": "Average F1 (macro)",
         "overall_f1": "Overall F1 (micro)",
@@ -128,4 +142,8 @@ def to_markdown(scores: dict, suffix: str = "") -> str:
     note = f"\nAbsent from the reference, left out of the averages over classes: {absent}.\n" if absent else ""
     if scores["task"] == "multi_label":
         note += "\nOverall accuracy is the share of right yes/no decisions over all patches and classes.\n"
-    return head + "\n".join(rows) + f"\n{note}\n![Confusion](confusion{suffix}.png)\n\n![F1](f1{suffix}.png)\n"
+    return (
+        head
+        + "\n".join(rows)
+        + f"\n{note}\n![Confusion](confusion{suffix}.png)\n\n![F1](f1{suffix}.png)\n\n![Patches](patches{suffix}.png)\n"
+    )

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from tfrs.errors import UserError
-from tfrs.registry import MODELS
+from tfrs.indices import INDICES, Entropy, parse_offsets
+from tfrs.registry import DECODERS, ENCODERS, MODELS, OWN_SEGMENTERS
 from tfrs.sensors import INPUTS
 from tfrs.storage import write_text
 
 FLAGS_FILE = "flags.txt"
 REPORT = "report.json"
 EXPORT = "export"
+SEGMENT = "segment"  # kind of the runs that label pixels
 
 
 def _setting(default, text: str):
@@ -36,11 +38,21 @@ _RANGES = {
 class Experiment:
     """Every setting of a run. The defaults are those of Schmitt & Wu 2021, section 3.3, and of its reference code."""
 
-    model: str = _setting("resnet50", f"one of {', '.join(MODELS)}")
-    input: str = _setting("s2_ms", f"one of {', '.join(INPUTS)}, or bands in order, e.g. B04,B03,B02 or s2:B04,B03+s1:VV")
+    model: str = _setting(
+        "resnet50",
+        f"a classifier ({', '.join(MODELS)}), or a segmenter: {', '.join(OWN_SEGMENTERS)}, or <decoder>_<encoder> of "
+        f"{', '.join(DECODERS)} and {', '.join(ENCODERS)}",
+    )
+    input: str = _setting(
+        "s2_ms",
+        f"one of {', '.join(INPUTS)}, or bands and indices in order, e.g. B04,B03,NDVI or s2:B04,B03+s1:VV; "
+        f"indices: {', '.join(INDICES)}",
+    )
     records: str = _setting("records/sen12ms", "folder of the records, or one above it (the newest version is taken)")
     run_dir: str = _setting("", "folder of the run; empty: runs/<experiment>-<model>-<input>-<time>")
-    task: str = _setting("", "multi_label or single_label; empty: multi_label where the records have multi-labels")
+    task: str = _setting(
+        "", "multi_label, single_label or segmentation; empty: multi_label where the records have multi-labels"
+    )
     labels: str = _setting(
         "", "multi_label: stored (the records' own), or fractions (classes above --threshold); empty: as the data set has it"
     )
@@ -51,12 +63,35 @@ class Experiment:
     threshold_inclusive: bool = _setting(
         False, "multi_label: a fraction equal to the threshold is a label too (reference code)"
     )
+    ignore: tuple[str, ...] = _setting((), "segmentation: classes whose pixels are ignored, e.g. Savanna")
+    loss: str = _setting(
+        "cross_entropy", "segmentation: cross_entropy, focal, dice, jaccard, or a sum such as cross_entropy+0.5*dice"
+    )
+    class_weights: str = _setting(
+        "none",
+        "segmentation: none, or by the frequency f in train: inverse (1/f), sum_1000, balanced (mean over the pixels 1), "
+        "median (frequency balancing)",
+    )
+    encoder_weights: str = _setting("none", "segmentation: none, imagenet, or a file with weights of the encoder")
+    first_convolution: str = _setting(
+        "mean", "encoder weights for other than three channels: mean (of the kernels of the three) or random"
+    )
     fusion: str = _setting("early", "early (channel concatenation) or late (an encoder per sensor)")
     normalization: str = _setting("records", "statistics of the records, or a published set: sen12ms, bigearthnet")
+    entropy_levels: int = _setting(Entropy.levels, "eNDVI: number of grey levels of NDVI, 2 to 16")
+    entropy_window: int = _setting(Entropy.window, "eNDVI: side of the moving window in pixels, odd, 3 to 31")
+    entropy_offsets: tuple[str, ...] = _setting(
+        tuple(f"{row}:{column}" for row, column in Entropy.offsets),
+        "eNDVI: row:column from one pixel of a pair to the other, for each kind of neighbour",
+    )
     dropout: float = _setting(0.0, "dropout rate before the last layer")
     augment: tuple[str, ...] = _setting(
-        (), "augmentations in order: dihedral, crop:SIZE, noise:STD, band_dropout:P, modality_dropout:P"
+        (),
+        "augmentations in order: dihedral, crop:SIZE, resized_crop:SIZE:SMALLEST_AREA, rotate:DEGREES, noise:STD, "
+        "brightness:AMOUNT, contrast:AMOUNT, speckle:LOOKS, band_dropout:P, modality_dropout:P, cutout:SIZE, and last "
+        "mixup:ALPHA or cutmix:ALPHA",
     )
+    date: str = _setting("", "records of series, one image of each: first, or random (in training another each epoch)")
     epochs: int = _setting(100, "largest number of epochs")
     batch_size: int = _setting(64, "patches per step, over all devices")
     optimizer: str = _setting("adam", "adam, adamw, lamb, nadam, rmsprop or sgd")
@@ -64,7 +99,7 @@ class Experiment:
     decay: float = _setting(1e-5, "L2 decay, added to the gradients of all weights as in PyTorch's Adam")
     schedule: str = _setting("constant", "learning rate over the epochs: constant or cosine (to 0 at the last epoch)")
     warmup_epochs: float = _setting(0.0, "epochs over which the learning rate rises linearly from 0")
-    label_smoothing: float = _setting(0.0, "single_label: share of the target spread over all classes")
+    label_smoothing: float = _setting(0.0, "single_label, segmentation: share of the target spread over all classes")
     patience: int = _setting(10, "stop after this many epochs without a better average F1 on val")
     seed: int = _setting(0, "seed of weights, order and augmentation")
     read: str = _setting("random", "random (memory-mapped) or sequential (for object stores and network file systems)")
@@ -75,6 +110,12 @@ class Experiment:
         for name, (low, high) in _RANGES.items():
             if not low <= getattr(self, name) <= high:
                 raise UserError(f"--{name}={getattr(self, name)} is out of range; give {low} to {high}")
+        _ = self.entropy  # which refuses settings out of range
+
+    @property
+    def entropy(self) -> Entropy:
+        """How texture indices are computed."""
+        return Entropy(self.entropy_levels, self.entropy_window, parse_offsets(self.entropy_offsets))
 
     def to_flags(self) -> str:
         """The settings as a flag file, one flag a line."""

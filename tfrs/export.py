@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import keras
@@ -10,15 +11,16 @@ import tensorflow as tf
 
 from tfrs import __version__, assemble
 from tfrs.experiment import EXPORT, Experiment
-from tfrs.models.build import scales
+from tfrs.models.input_stage import scales
 from tfrs.records import Records
+from tfrs.sensors import Sensor
 from tfrs.tasks import Task
 
 CARD = "card.json"
 
 
 class Server(tf.Module):
-    """Raw sensor values (B, C, H, W) by name -> {"probabilities": (B, classes)}."""
+    """Raw sensor values (B, C, H, W) by name -> {"probabilities": (B, classes)}, or (B, classes, H, W) of dense labels."""
 
     def __init__(self, model: keras.Model, task: Task):
         super().__init__()
@@ -26,7 +28,8 @@ class Server(tf.Module):
 
     @tf.function
     def __call__(self, **images):
-        return {"probabilities": self.task.probabilities(self.model(images, training=False))}
+        probabilities = self.task.probabilities(self.model(images, training=False))
+        return {"probabilities": tf.transpose(probabilities, (0, 3, 1, 2)) if self.task.dense else probabilities}
 
 
 def export(experiment: Experiment, folder: Path, records: Records, task: Task, model: keras.Model, scores: dict) -> Path:
@@ -57,10 +60,11 @@ def make_card(experiment: Experiment, records: Records, task: Task, scores: dict
                 "unit": sensor.unit,
                 "nodata": sensor.nodata,
                 "layout": "(batch, band, row, column)",
+                **_seen(sensor, experiment),
             }
             for name, sensor in sensors.items()
         },
-        "output": {"name": "probabilities", "layout": "(batch, class)"},
+        "output": {"name": "probabilities", "layout": "(batch, class, row, column)" if task.dense else "(batch, class)"},
         "scheme": task.scheme.name,
         "classes": [
             {"name": name, "number": number, "color": f"#{color}"}
@@ -79,3 +83,10 @@ def make_card(experiment: Experiment, records: Records, task: Task, scores: dict
         "versions": {"tfrs": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
         "flags": experiment.to_flags().splitlines(),
     }
+
+
+def _seen(sensor: Sensor, experiment: Experiment) -> dict:
+    """What the model sees of a sensor, where that is more than its bands."""
+    if sensor.channels == sensor.bands:
+        return {}
+    return {"channels": sensor.channels, "entropy": asdict(experiment.entropy)}

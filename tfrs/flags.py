@@ -19,10 +19,11 @@ def define(**defaults) -> None:
     """Define a flag for every setting; `defaults` replaces those of this command."""
     for setting in fields(Experiment):
         default = defaults.get(setting.name, setting.default)
+        default = list(default) if isinstance(default, tuple) else default  # absl knows no tuples
         _DEFINE[type(setting.default)](setting.name, default, setting.metadata["help"])
 
 
 def experiment() -> Experiment:
     """The settings that were given as flags."""
     values = {setting.name: flags.FLAGS[setting.name].value for setting in fields(Experiment)}
-    return Experiment(**{**values, "augment": tuple(values["augment"])})
+    return Experiment(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -152,10 +153,11 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def write(path: str | os.PathLike, raster: Raster, **profile) -> None:
+def write(path: str | os.PathLike, raster: Raster, colors: Mapping[int, Sequence[int]] | None = None, **profile) -> None:
     """Write a raster, as an uncompressed GeoTIFF unless `profile` says otherwise.
 
     Args:
+        colors: Red, green and blue, 0 to 255, of values of a single band: it becomes a palette.
         profile: Creation options of rasterio, e.g. `compress="lzw"`, `driver="JPEG"`.
     """
     bands, height, width = raster.data.shape
@@ -175,6 +177,8 @@ def write(path: str | os.PathLike, raster: Raster, **profile) -> None:
             target.write(raster.data)
             if raster.descriptions:
                 target.descriptions = raster.descriptions
+            if colors:
+                target.write_colormap(1, {value: tuple(color) for value, color in colors.items()})
 
 
 def project(x: np.ndarray, y: np.ndarray, source: str, target: str) -> tuple[np.ndarray, np.ndarray]:

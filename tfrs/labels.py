@@ -1,5 +1,6 @@
 """Class schemes: ordered names, numbers and colours, and the maps between schemes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,16 @@ class Scheme:
 
     def to_json(self) -> dict:
         return {"name": self.name, "classes": self.classes, "numbers": self.numbers, "colors": self.colors}
+
+    def palette(self) -> np.ndarray:
+        """Colours (256, 3) uint8 by class id; black for IGNORE and ids that are no class."""
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(self.colors)] = [list(bytes.fromhex(color)) for color in self.colors]
+        return table
+
+    def count(self, numbers: np.ndarray) -> np.ndarray:
+        """Pixels (classes,) of each class in a map of the scheme's numbers; other numbers are no class."""
+        return np.bincount(numbers.ravel(), minlength=max(self.numbers) + 1)[list(self.numbers)]
 
 
 def _scheme(name: str, rows: list[tuple[int, str, str]]) -> Scheme:
@@ -68,6 +79,17 @@ IGBP_SIMPLIFIED = _scheme(
         (8, "Snow/Ice", "69fff8"),
         (9, "Barren", "f9ffa4"),
         (10, "Water", "1c0dff"),
+    ],
+)
+
+# The classes of the IEEE GRSS Data Fusion Contest 2020 (Yokoya et al. 2020): the simplified ones without Savanna and Snow/Ice,
+# which do not occur in its high-resolution reference; their numbers and colours stay.
+DFC2020 = _scheme(
+    "dfc2020",
+    [
+        row
+        for row in zip(IGBP_SIMPLIFIED.numbers, IGBP_SIMPLIFIED.classes, IGBP_SIMPLIFIED.colors, strict=True)
+        if row[1] not in ("Savanna", "Snow/Ice")
     ],
 )
 
@@ -197,15 +219,17 @@ MULTISENGE_URBAN = _scheme(
 
 SCHEMES = {
     scheme.name: scheme
-    for scheme in (IGBP, IGBP_SIMPLIFIED, EUROSAT, BIGEARTHNET_43, BIGEARTHNET_19, MULTISENGE, MULTISENGE_URBAN)
+    for scheme in (IGBP, IGBP_SIMPLIFIED, DFC2020, EUROSAT, BIGEARTHNET_43, BIGEARTHNET_19, MULTISENGE, MULTISENGE_URBAN)
 }
 
 DROPPED = -1  # in MERGES: the class has no counterpart
+IGNORE = 255  # class id of a pixel that is neither learned from nor scored
 
 # (source, target) -> the target's class id for each class id of the source, or DROPPED.
 MERGES: dict[tuple[str, str], tuple[int, ...]] = {
     # Schmitt & Wu 2021, Table 2.
     ("igbp", "igbp_simplified"): (0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 5, 7, 8, 9),
+    ("igbp", "dfc2020"): (0, 0, 0, 0, 0, 1, 1, DROPPED, DROPPED, 2, 3, 4, 5, 4, DROPPED, 6, 7),
     # Sumbul et al. 2021; one line per group of CLC level 2.
     ("bigearthnet_43", "bigearthnet_19"): (
         *(0, 0),  # 11 urban fabric
@@ -228,10 +252,29 @@ MERGES: dict[tuple[str, str], tuple[int, ...]] = {
 }
 
 
+def merged_ids(source: str, target: str) -> tuple[int, ...]:
+    """The target's class id, or DROPPED, for each class id of the source."""
+    return tuple(range(len(SCHEMES[source].classes))) if source == target else MERGES[source, target]
+
+
 def merge_matrix(source: str, target: str) -> np.ndarray:
     """Matrix (source classes, target classes) of 0 and 1 that sums fractions of `source` into `target`.
 
     The row of a dropped class is zero.
     """
-    ids = range(len(SCHEMES[source].classes)) if source == target else MERGES[source, target]
+    ids = merged_ids(source, target)
     return (np.array(ids)[:, None] == np.arange(len(SCHEMES[target].classes))).astype(np.float32)
+
+
+def lookup(source: str, target: str, ignored: Iterable[str] = ()) -> np.ndarray:
+    """Class ids of `target`, or IGNORE, for the numbers of a map of `source`; the last entry stands for all higher numbers.
+
+    Args:
+        ignored: Classes of the target whose pixels are to be ignored.
+    """
+    scheme = SCHEMES[source]
+    table = np.full(max(scheme.numbers) + 2, IGNORE, np.uint8)
+    for number, merged in zip(scheme.numbers, merged_ids(source, target), strict=True):
+        if merged != DROPPED and SCHEMES[target].classes[merged] not in ignored:
+            table[number] = merged
+    return table

@@ -1,174 +1,125 @@
-"""Augmentations of a batch: plain NumPy functions, the same draw for every sensor of a sample.
+"""Augmentations by name, applied to batches: plain NumPy functions, the same draw for every raster of a sample.
 
-An op takes images {name: (B, C, H, W)} and one 64-bit seed per sample, and returns images. Seeds come from the sample's key
-and the epoch, so a sample is augmented alike whatever batch, worker or reading mode it arrives in.
+Each sample has a 64-bit seed of its own, so it is augmented alike whatever batch, worker or reading mode it arrives in. Only
+the neighbour that mixup and cutmix take is that of the batch.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
+from tfrs.augment import erasing, geometry, radiometry
+from tfrs.augment.layers import Images, Layer, Op
+from tfrs.augment.mixing import Mixing, cutmix, mixup
+from tfrs.augment.seeds import mix
 from tfrs.errors import UserError, unknown
 
-Images = dict[str, np.ndarray]
-Op = Callable[[Images, np.ndarray], Images]
-# Per sensor the mean and standard deviation of each band, in digital numbers or dB.
-Scales = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+@dataclass(frozen=True)
+class Number:
+    """A number of a spec: what it is where none is given (None: one must be), and which will do."""
+
+    default: float | None
+    valid: Callable[[float], bool]
+    wanted: str
+    type: type = float
 
 
-def mix(seeds: np.ndarray) -> np.ndarray:
-    """Well-mixed 64 bits per seed (SplitMix64, Steele et al. 2014)."""
-    z = seeds.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+def _between(low: float, high: float) -> Callable[[float], bool]:
+    return lambda value: low <= value <= high
 
 
-def uniform(seeds: np.ndarray) -> np.ndarray:
-    """One number in [0, 1) per seed."""
-    return (mix(seeds) >> np.uint64(11)) * 2.0**-53
+def _size(value: float) -> bool:
+    return 0 < value < math.inf and value % 1 == 0
 
 
-def dihedral(images: Images, seeds: np.ndarray) -> Images:
-    """One of the 8 flips and quarter turns of the square, each with the same probability.
+_SIZE = Number(None, _size, "the size is a whole number of pixels", int)
 
-    Raises:
-        UserError: The images are not square.
-    """
-    codes = mix(seeds) % np.uint64(8)
-    for name, batch in images.items():
-        if batch.shape[2] != batch.shape[3]:
-            raise UserError(f"dihedral needs square images, {name} is {batch.shape[2]}x{batch.shape[3]}; crop first")
-        for image, code in zip(batch, codes.tolist(), strict=True):
-            if code:
-                image[...] = symmetry(image, code).copy()
-    return images
-
-
-def symmetry(image: np.ndarray, code: int) -> np.ndarray:
-    """View of an image (C, H, W) under symmetry 0..7: bit 0 flips left-right, bit 1 up-down, bit 2 transposes."""
-    image = image[:, :, ::-1] if code & 1 else image
-    image = image[:, ::-1] if code & 2 else image
-    return image.transpose(0, 2, 1) if code & 4 else image
-
-
-def crop(size: int) -> Op:
-    """A square window of `size` pixels at a random place."""
-
-    def apply(images: Images, seeds: np.ndarray) -> Images:
-        height, width = min(batch.shape[2:] for batch in images.values())
-        if min(height, width) < size:
-            raise UserError(f"crop:{size} is larger than the images ({height}x{width})")
-        top = (uniform(seeds) * (height - size + 1)).astype(int)
-        left = (uniform(mix(seeds)) * (width - size + 1)).astype(int)
-        windows = [(slice(None), slice(t, t + size), slice(x, x + size)) for t, x in zip(top, left, strict=True)]
-        return {
-            name: np.stack([image[window] for image, window in zip(batch, windows, strict=True)])
-            for name, batch in images.items()
-        }
-
-    return apply
-
-
-def noise(amount: float, scales: Scales) -> Op:
-    """Gaussian noise with a standard deviation of `amount` times that of the band over the training split."""
-
-    def apply(images: Images, seeds: np.ndarray) -> Images:
-        for name in scales:
-            spread = amount * scales[name][1][:, None, None]
-            for image, seed in zip(images[name], mix(seeds), strict=True):
-                draw = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
-                image[...] = _as(image.dtype, image + draw * spread)
-        return images
-
-    return apply
-
-
-def band_dropout(probability: float, scales: Scales) -> Op:
-    """Set each band to its mean with this probability; one band of the sample, drawn at random, always stays."""
-
-    def apply(images: Images, seeds: np.ndarray) -> Images:
-        bands = [(name, band) for name in scales for band in range(len(scales[name][0]))]
-        for sample, seed in enumerate(mix(seeds)):
-            rng = np.random.default_rng(seed)
-            dropped = rng.random(len(bands)) < probability
-            dropped[rng.integers(len(bands))] = False
-            for name, band in (bands[i] for i in np.flatnonzero(dropped)):
-                images[name][sample, band] = _as(images[name].dtype, scales[name][0][band])
-        return images
-
-    return apply
-
-
-def modality_dropout(probability: float, scales: Scales) -> Op:
-    """Set all bands of one sensor, drawn at random, to their means with this probability."""
-    if len(scales) < 2:
-        raise UserError(f"modality_dropout needs an input of several sensors; this one has {', '.join(scales)}")
-
-    def apply(images: Images, seeds: np.ndarray) -> Images:
-        for sample, seed in enumerate(mix(seeds)):
-            rng = np.random.default_rng(seed)
-            if rng.random() < probability:
-                name = list(scales)[rng.integers(len(scales))]
-                images[name][sample] = _as(images[name].dtype, scales[name][0])[:, None, None]
-        return images
-
-    return apply
-
-
-def _as(dtype: np.dtype, values: np.ndarray) -> np.ndarray:
-    if dtype.kind == "f":
-        return np.asarray(values, dtype)
-    limits = np.iinfo(dtype)
-    return np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
-
-
-def _whole(value: float) -> bool:
-    return value >= 1 and value == value // 1
-
-
-def _share(value: float) -> bool:
-    return 0 <= value <= 1
-
-
-# Name -> maker of the op from its number and the scales, the number where none is given (None: it must be), and which
-# numbers are good.
-OPS: dict[str, tuple[Callable[[float, Scales], Op], float | None, Callable[[float], bool], str]] = {
-    "dihedral": (lambda number, scales: dihedral, 0, lambda value: value == 0, "it takes no number"),
-    "crop": (lambda number, scales: crop(int(number)), None, _whole, "the size is a whole number of pixels"),
-    "noise": (noise, 0.05, lambda value: 0 <= value < np.inf, "the amount is 0 or more"),
-    "band_dropout": (band_dropout, 0.1, _share, "the probability is between 0 and 1"),
-    "modality_dropout": (modality_dropout, 0.2, _share, "the probability is between 0 and 1"),
+# Name -> maker of the op from the layers and the numbers of its spec.
+OPS: dict[str, tuple[Callable[..., Op], *tuple[Number, ...]]] = {
+    "dihedral": (geometry.dihedral,),
+    "crop": (geometry.crop, _SIZE),
+    "resized_crop": (
+        geometry.resized_crop,
+        _SIZE,
+        Number(0.25, _between(0.01, 1), "the smallest share of the area is between 0.01 and 1"),
+    ),
+    "rotate": (geometry.rotate, Number(180, _between(0, 180), "the largest angle is between 0 and 180 degrees")),
+    "noise": (radiometry.noise, Number(0.05, _between(0, 100), "the amount is between 0 and 100")),
+    "brightness": (radiometry.brightness, Number(0.1, _between(0, 0.99), "the amount is between 0 and 0.99")),
+    "contrast": (radiometry.contrast, Number(0.1, _between(0, 0.99), "the amount is between 0 and 0.99")),
+    "speckle": (radiometry.speckle, Number(4, _between(1, 1000), "the number of looks is between 1 and 1000")),
+    "band_dropout": (erasing.band_dropout, Number(0.1, _between(0, 1), "the probability is between 0 and 1")),
+    "modality_dropout": (erasing.modality_dropout, Number(0.2, _between(0, 1), "the probability is between 0 and 1")),
+    "cutout": (erasing.cutout, _SIZE),
+}
+# The same of those that mix records.
+MIXINGS: dict[str, tuple[Callable[..., Mixing], Number]] = {
+    "mixup": (mixup, Number(0.2, _between(0.01, 100), "alpha is between 0.01 and 100")),
+    "cutmix": (cutmix, Number(1, _between(0.01, 100), "alpha is between 0.01 and 100")),
 }
 
 
-def parse(specs: Iterable[str], scales: Scales) -> list[Op]:
-    """Ops from specs such as `dihedral`, `crop:64`, `noise:0.05`, in the order given.
+@dataclass(frozen=True)
+class Chain:
+    """Ops in their order, and the mixing that ends them, if any."""
+
+    ops: tuple[Op, ...] = ()
+    mixing: Mixing | None = None
+
+
+def parse(specs: Iterable[str], layers: Mapping[str, Layer]) -> Chain:
+    """A chain from specs such as `dihedral`, `crop:64`, `noise:0.05`, `resized_crop:64:0.5`, in the order given.
 
     Raises:
-        UserError: The name is unknown, or its number is missing or no number.
+        UserError: The name is unknown, its numbers are missing or will not do, or something comes after a mixing.
     """
-    ops = []
-    for spec in specs:
-        name, _, number = spec.partition(":")
-        if name not in OPS:
-            raise unknown("augmentation", name, OPS)
-        make, default, valid, wanted = OPS[name]
-        if not number and default is None:
+    specs = list(specs)
+    mixes = [spec.partition(":")[0] in MIXINGS for spec in specs]
+    if any(mixes[:-1]):
+        first = specs[mixes.index(True)]
+        raise UserError(f"augmentation {first!r} must be the last: one after it could change how much of each record is there")
+    made = [_made(spec, layers) for spec in specs]
+    return Chain(tuple(made[:-1]), made[-1]) if any(mixes) else Chain(tuple(made))
+
+
+def _made(spec: str, layers: Mapping[str, Layer]) -> Op | Mixing:
+    name, *texts = spec.split(":")
+    known = OPS | MIXINGS
+    if name not in known:
+        raise unknown("augmentation", name, known)
+    make, *numbers = known[name]
+    if len(texts) > len(numbers):
+        raise UserError(f"augmentation {spec!r}: it takes {('no number', 'one number', 'two numbers')[len(numbers)]}")
+    return make(layers, *(_value(spec, *pair) for pair in itertools.zip_longest(numbers, texts, fillvalue="")))
+
+
+def _value(spec: str, number: Number, text: str) -> float:
+    if not text:
+        if number.default is None:
+            name = spec.partition(":")[0]
             raise UserError(f"augmentation {name!r} needs a number, e.g. {name}:64")
-        try:
-            value = float(number) if number else default
-        except ValueError as error:
-            raise UserError(f"augmentation {spec!r}: {error}") from error
-        if not valid(value):
-            raise UserError(f"augmentation {spec!r}: {wanted}")
-        ops.append(make(value, scales))
-    return ops
+        return number.default
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise UserError(f"augmentation {spec!r}: {error}") from error
+    if not number.valid(value):
+        raise UserError(f"augmentation {spec!r}: {number.wanted}")
+    return number.type(value)
 
 
-def apply(ops: list[Op], images: Images, seeds: np.ndarray) -> Images:
-    """Apply ops in order, each with seeds of its own."""
-    for op in ops:
+def apply(chain: Chain, images: Images, seeds: np.ndarray) -> tuple[Images, np.ndarray]:
+    """Augmented rasters of a batch, and how much (B,) of each sample is its own and not of the next one.
+
+    Args:
+        images: The rasters; they may be written into.
+        seeds: One per sample; each op gets them mixed anew.
+    """
+    for op in chain.ops:
         seeds = mix(seeds)
         images = op(images, seeds)
-    return images
+    return images, np.ones(len(seeds), np.float32) if chain.mixing is None else chain.mixing(images, mix(seeds))

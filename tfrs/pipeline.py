@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs import ops
+from tfrs.augment import dates, layers, seeds
 from tfrs.errors import UserError, unknown
 from tfrs.records import Records
 from tfrs.sensors import Sensor, resolve, select
@@ -29,6 +29,7 @@ def load(
     task: Task,
     batch_size: int,
     augment: Iterable[str] = (),
+    date: str = "",
     seed: int | None = None,
     epoch: int = 0,
     worker: tuple[int, int] = (0, 1),
@@ -43,25 +44,25 @@ def load(
     Args:
         inputs: Name of an input or list of bands (`sensors.resolve`).
         batch_size: Global batch size.
-        augment: Specs of `ops.parse`; needs a seed.
+        augment: Specs of `ops.parse`; needs a seed. A target that mixup or cutmix has mixed is `Task.soft`.
+        date: Which image of a record's series is taken, of all sensors alike: `first` or `random`. That is another one each
+            epoch, but without a seed always the same.
         epoch: Number of the first epoch, to continue a run.
         worker: (index, count): yield this worker's part of every global batch.
         read: `random` maps the shards into memory; `sequential` streams them, for storage without fast random reads
             (with a seed, shuffled over shards and a buffer).
 
     Returns:
-        Dataset of ({sensor: (B, C, H, W) in the stored dtype}, target, weight (B,) float32), cardinality known.
+        Dataset of ({sensor: (B, C, H, W) in the stored dtype}, target, weight (B,) float32), cardinality known. Maps among
+        the task's columns go through the geometric augmentations with their images.
 
     Raises:
         UserError: An unknown input, augmentation or split; an empty split; a batch that the workers cannot share.
     """
     sensors = select(records.sensors, resolve(inputs, records.sensors))
-    if any(records.schema.fields[name].series for name in sensors):
-        raise UserError(f"{records.directory}: the records hold series of images; a model of single images needs --form=single")
-    sizes = {name: records.schema.fields[name].shape[-2:] for name in sensors}
-    if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{name} {height}x{width}" for name, (height, width) in sizes.items())
-        raise UserError(f"input {inputs!r} takes rasters of different sizes ({listed}); build without --native_resolution")
+    dates.check(records, sensors, date)
+    maps = [name for name in task.columns if records.schema.fields[name].kind == "raster"]
+    records.schema.check_sizes([*sensors, *maps])
     count = records.count(split)
     if not count:
         raise UserError(f"{records.directory}: split {split!r} has no record")
@@ -72,9 +73,11 @@ def load(
     if read not in (sources := {"random": _random, "sequential": _sequential}):
         raise unknown("way of reading", read, sources)
 
-    scales = {name: _scale(records, sensor) for name, sensor in sensors.items()} if augment else {}
-    augmentations = ops.parse(augment, scales)
-    batches = _Batches(records, split, sensors, task.columns, batch_size, worker, augmentations, seed)
+    chain = ops.parse(augment, layers.of(records, sensors, maps)) if augment else ops.Chain()
+    if chain.mixing and batch_size == 1:
+        raise UserError("a batch of 1 record has none to mix it with; give a larger batch")
+    columns = [name for name in task.columns if name not in maps]
+    batches = _Batches(records, split, sensors, maps, columns, batch_size, worker, chain, date, seed)
     dataset = sources[read](batches, itertools.count(epoch))
     shapes = batches.shapes()
     dataset = dataset.map(lambda values, weight: batches.element(values, weight, shapes, task), num_parallel_calls=1)
@@ -98,15 +101,21 @@ class _Batches:
     records: Records
     split: str
     sensors: dict[str, Sensor]
-    columns: tuple[str, ...]
+    maps: list[str]
+    columns: list[str]
     size: int
     worker: tuple[int, int]
-    augmentations: list[ops.Op]
+    chain: ops.Chain
+    date: str
     seed: int | None
 
     @property
     def names(self) -> list[str]:
-        return [*self.sensors, *self.columns]
+        return [*self.rasters, *self.columns]
+
+    @property
+    def rasters(self) -> list[str]:
+        return [*self.sensors, *self.maps]
 
     @property
     def part(self) -> slice:
@@ -114,35 +123,61 @@ class _Batches:
         index, count = self.worker
         return slice(index * self.size // count, (index + 1) * self.size // count)
 
+    @property
+    def rows(self) -> np.ndarray:
+        """Places of these samples in the global batch, and of the one that the last of them is mixed with."""
+        return np.arange(self.part.start, self.part.stop + (self.chain.mixing is not None)) % self.size
+
     def positions(self, name: str) -> tuple[int, ...]:
+        """Bands of a raster that are wanted; a map of classes is its first band."""
+        if name in self.maps:
+            return (0,)
         return self.records.sensors[name].index(self.sensors[name].bands)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape (C, H, W) of a sensor's image before augmentation."""
-        return (len(self.sensors[name].bands), *self.records.schema.fields[name].shape[1:])
+        """Shape (C, H, W) of a raster before augmentation."""
+        return (len(self.positions(name)), *self.records.schema.fields[name].shape[-2:])
 
-    def augment(self, images: ops.Images, keys: Iterable[bytes], epoch: int) -> ops.Images:
-        if not self.augmentations:
-            return images
-        seeds = np.array([zlib.crc32(key) for key in keys], np.uint64) << np.uint64(32)
-        return ops.apply(self.augmentations, images, ops.mix(seeds | np.uint64(epoch)) ^ np.uint64(self.seed))
+    def dtype(self, name: str) -> np.dtype:
+        return np.dtype(self.records.schema.fields[name].dtype)
+
+    def seeds(self, keys: Iterable[bytes], epoch: int) -> np.ndarray:
+        return seeds.of(keys, 0, 0) if self.seed is None else seeds.of(keys, self.seed, epoch)
+
+    def starts(self, name: str, rows: np.ndarray, epoch: int) -> np.ndarray:
+        """Offset in its shard of a raster, or of the image taken from a series, for rows of the index."""
+        field = self.records.schema.fields[name]
+        if not field.series:
+            return rows[f"at_{name}"]
+        number = dates.chosen(self.date, self.seeds(rows["key"], epoch), rows[f"steps_{name}"])
+        return rows[f"at_{name}"].astype(np.int64) + number * field.nbytes
+
+    def augment(self, images: layers.Images, keys: Iterable[bytes], epoch: int) -> tuple[layers.Images, np.ndarray]:
+        """Rasters of `part` from those of `rows`, and how much of each record of `rows` is its own."""
+        images, share = ops.apply(self.chain, images, self.seeds(keys, epoch))
+        return {name: image[: self.part.stop - self.part.start] for name, image in images.items()}, share
 
     def types(self) -> list[np.dtype]:
         table = self.records.index(self.split)
-        return [np.dtype(self.sensors[name].dtype) for name in self.sensors] + [table.dtype[c].base for c in self.columns]
+        return [*map(self.dtype, self.rasters), *(table.dtype[name].base for name in self.columns), np.dtype(np.float32)]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of one sample of every sensor, after augmentation, and column."""
-        images = {name: np.zeros((1, *self.shape(name)), sensor.dtype) for name, sensor in self.sensors.items()}
-        shapes = {name: image.shape[1:] for name, image in self.augment(images, [b""], 0).items()}
+        """Shape of one sample of every raster, after augmentation, and column."""
+        images = {name: np.zeros((1, *self.shape(name)), self.dtype(name)) for name in self.rasters}
+        shapes = {name: image.shape[1:] for name, image in self.augment(images, [b""], 0)[0].items()}
         return shapes | {name: self.records.index(self.split).dtype[name].shape for name in self.columns}
 
     def element(self, values, weight, shapes: dict[str, tuple[int, ...]], task: Task):
-        """Tensors in the order of `names` as (images, target, weight), with static shapes."""
-        rows = self.part.stop - self.part.start
-        tensors = {name: tf.ensure_shape(t, (rows, *shapes[name])) for name, t in zip(self.names, values, strict=True)}
-        target = task.target({name: tensors[name] for name in self.columns})
-        return {name: tensors[name] for name in self.sensors}, target, tf.ensure_shape(weight, (rows,))
+        """Tensors in the order of `names`, and the shares, as (images, target, weight), with static shapes."""
+        *values, share = values
+        count, rows = self.part.stop - self.part.start, len(self.rows)
+        known = {name: (count if name in self.rasters else rows, *shapes[name]) for name in self.names}
+        tensors = {name: tf.ensure_shape(t, known[name]) for name, t in zip(self.names, values, strict=True)}
+        target = task.target({name: tensors[name] for name in task.columns})
+        if self.chain.mixing and not task.dense:  # maps are mixed with their images
+            target, share = task.soft(target), tf.ensure_shape(share, (rows,))[:-1, None]
+            target = share * target[:-1] + (1 - share) * target[1:]
+        return {name: tensors[name] for name in self.sensors}, target, tf.ensure_shape(weight, (count,))
 
 
 def _random(batches: _Batches, epochs: Iterator[int]) -> tf.data.Dataset:
@@ -152,14 +187,14 @@ def _random(batches: _Batches, epochs: Iterator[int]) -> tf.data.Dataset:
     def order():
         epoch = next(epochs)
         for numbers, weight in order_of(len(table), batches.size, batches.seed, epoch):
-            yield numbers[batches.part], weight[batches.part], epoch
+            yield numbers[batches.rows], weight[batches.part], epoch
 
     def read(numbers, epoch):
         rows = table[numbers]
         mapped = [records.open(shards[shard]) for shard in rows["shard"]]
-        images = {name: _copy(batches, name, mapped, rows[f"at_{name}"]) for name in batches.sensors}
-        images = batches.augment(images, rows["key"], int(epoch))
-        return [*images.values(), *(np.ascontiguousarray(rows[name]) for name in batches.columns)]
+        images = {name: _copy(batches, name, mapped, batches.starts(name, rows, int(epoch))) for name in batches.rasters}
+        images, share = batches.augment(images, rows["key"], int(epoch))
+        return [*images.values(), *(np.ascontiguousarray(rows[name]) for name in batches.columns), share]
 
     types = batches.types()
     return tf.data.Dataset.from_generator(
@@ -180,9 +215,9 @@ def order_of(count: int, size: int, seed: int | None, epoch: int) -> Iterator[tu
 
 
 def _copy(batches: _Batches, name: str, mapped: list[np.ndarray], starts: np.ndarray) -> np.ndarray:
-    """Chosen bands of one raster of several records, each run of neighbouring bands in one copy."""
+    """Wanted bands of one raster of several records, each run of neighbouring bands in one copy."""
     bands, height, width = batches.shape(name)
-    image = _aligned((len(mapped), bands, height, width), np.dtype(batches.sensors[name].dtype))
+    image = _aligned((len(mapped), bands, height, width), batches.dtype(name))
     pixels = image.view(np.uint8).reshape(len(mapped), -1)
     size = pixels.shape[1] // bands
     runs = list(_runs(batches.positions(name)))
@@ -221,18 +256,27 @@ def _sequential(batches: _Batches, epochs: Iterator[int]) -> tf.data.Dataset:
         mixed = shards.interleave(tf.data.TFRecordDataset, cycle_length=min(4, len(paths)))
         return mixed.shuffle(SHUFFLE_BUFFER, seed, reshuffle_each_iteration=False).map(lambda record: (record, epoch))
 
+    def image(name, fields, epoch):
+        if not schema.fields[name].series:
+            return fields[name]
+
+        def number(key, steps, epoch):
+            return dates.chosen(batches.date, batches.seeds([key], int(epoch)), steps)[0]
+
+        return fields[name][tf.numpy_function(number, [fields["key"], tf.shape(fields[name])[:1], epoch], tf.int64)]
+
     def parse(record, epoch):
         fields = schema.decode(record, wanted)
-        images = [tf.gather(fields[name], batches.positions(name)) for name in batches.sensors]
+        images = [tf.gather(image(name, fields, epoch), batches.positions(name)) for name in batches.rasters]
         return (*images, *(fields[name] for name in batches.columns), fields["key"], epoch)
 
     def fill(*values):
         *values, keys, epoch = values
         weight = (np.arange(batches.size) < len(keys)).astype(np.float32)
-        rows = np.resize(np.arange(len(keys)), batches.size)[batches.part]
-        images = {name: value[rows] for name, value in zip(batches.sensors, values, strict=False)}
-        images = batches.augment(images, keys[rows], int(epoch[0]))
-        return [*images.values(), *(value[rows] for value in values[len(images) :]), weight[batches.part]]
+        rows = np.resize(np.arange(len(keys)), batches.size)[batches.rows]
+        images = {name: value[rows] for name, value in zip(batches.rasters, values, strict=False)}
+        images, share = batches.augment(images, keys[rows], int(epoch[0]))
+        return [*images.values(), *(value[rows] for value in values[len(images) :]), share, weight[batches.part]]
 
     def filled(*values):
         *values, weight = tf.numpy_function(fill, values, [*batches.types(), tf.float32])
@@ -245,11 +289,3 @@ def _sequential(batches: _Batches, epochs: Iterator[int]) -> tf.data.Dataset:
         .batch(batches.size)
         .map(filled, num_parallel_calls=PARALLEL_CALLS)
     )
-
-
-def _scale(records: Records, sensor: Sensor) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of a sensor's bands over the training split."""
-    rows = [records.statistics[sensor.name][band] for band in sensor.bands]
-    if any(row["mean"] is None for row in rows):
-        raise UserError(f"{records.directory}: no statistics of {sensor.name} (the records have no training split)")
-    return np.array([row["mean"] for row in rows]), np.array([row["std"] for row in rows])

@@ -1,11 +1,14 @@
 """Figures; the only file that imports matplotlib, by its objects: no state is shared and no display is needed."""
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from tfrs.labels import Scheme
+from tfrs.labels import IGNORE, Scheme
 
 # Okabe & Ito 2008: told apart with any colour vision.
 FORM_COLORS = ("#0072b2", "#e69f00", "#009e73")
@@ -41,8 +44,12 @@ def class_distribution(legend: Scheme, panels: Mapping[str, Mapping[str, np.ndar
     return figure
 
 
-def confusion(matrix: np.ndarray, legend: Scheme, title: str = "") -> Figure:
-    """A confusion matrix (K, K) in per cent of the reference class, or the 2x2 ones (K, 2, 2) of multi-labels as counts."""
+def confusion(matrix: np.ndarray, legend: Scheme, title: str = "", unit: str = "patches") -> Figure:
+    """A confusion matrix (K, K) in per cent of the reference class, or the 2x2 ones (K, 2, 2) of multi-labels as counts.
+
+    Args:
+        unit: What is counted, patches or pixels.
+    """
     if matrix.ndim == 3:
         return _confusion_multi_label(matrix, legend, title)
     count = len(legend.classes)
@@ -56,9 +63,9 @@ def confusion(matrix: np.ndarray, legend: Scheme, title: str = "") -> Figure:
             color = "white" if value > 50 else "black"
             axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=color, fontsize=8)
     axes.set_xticks(range(count), legend.classes, rotation=45, ha="right")
-    axes.set_yticks(range(count), [f"{name} ({int(n)})" for name, n in zip(legend.classes, support[:, 0], strict=True)])
+    axes.set_yticks(range(count), [f"{name} ({int(n):,})" for name, n in zip(legend.classes, support[:, 0], strict=True)])
     axes.set_xlabel("predicted")
-    axes.set_ylabel("reference (number of patches)")
+    axes.set_ylabel(f"reference (number of {unit})")
     axes.set_title(title)
     figure.colorbar(image, label="% of the reference class", shrink=0.8)
     return figure
@@ -110,33 +117,101 @@ def patches(images: Mapping[str, np.ndarray], true: list[list[str]], predicted: 
         true: Names of the reference classes of each patch.
         predicted: Names of the predicted classes; labels that agree are green, others red.
     """
-    figure = Figure(figsize=(2 * len(true), 1.6 + 2 * len(images)), dpi=110, layout="constrained")
-    grid = figure.subplots(len(images), len(true), squeeze=False)
-    for row, (title, row_images) in zip(grid, images.items(), strict=True):
-        for axes, image in zip(row, row_images, strict=True):
-            axes.imshow(image, cmap="gray", vmin=0, vmax=1)
-            axes.set_xticks([])
-            axes.set_yticks([])
-        row[0].set_ylabel(title)
-    for axes, names, guesses in zip(grid[-1], true, predicted, strict=True):
-        lines = ["reference:", *(names or ["none"]), "", "predicted:", *(guesses or ["none"])]
-        axes.set_xlabel("\n".join(lines), fontsize=8, color="#006400" if names == guesses else "#8b0000")
+    captions = [
+        "\n".join(["reference:", *(names or ["none"]), "", "predicted:", *(guesses or ["none"])])
+        for names, guesses in zip(true, predicted, strict=True)
+    ]
+    figure, grid = _sheet(images, texts=[captions])
+    for axes, caption, names, guesses in zip(grid[-1], captions, true, predicted, strict=True):
+        axes.set_xlabel(caption, fontsize=8, color="#006400" if names == guesses else "#8b0000")
     return figure
 
 
-def displayable(image: np.ndarray) -> np.ndarray:
+def maps(images: Mapping[str, np.ndarray], legend: Scheme, title: str = "") -> Figure:
+    """Patches with their maps, one column a patch and one row an image or map (Wenger et al. 2022, Fig. 6).
+
+    Args:
+        images: As of `patches`, or class ids (N, H, W) in uint8.
+        legend: The classes; those that occur are listed below with their colours, pixels of no class are black.
+    """
+    figure, _ = _sheet(images, {name: legend for name, row in images.items() if row.dtype == np.uint8})
+    figure.suptitle(title)
+    return figure
+
+
+def records(
+    images: Mapping[str, np.ndarray], schemes: Mapping[str, Scheme], titles: list[str], captions: list[str], title: str
+) -> Figure:
+    """Patches of records, one column a patch, with a text above and one below each, and the classes of maps.
+
+    Args:
+        images: As of `maps`.
+        schemes: Classes of the rows that are maps.
+    """
+    figure, grid = _sheet(images, schemes, [titles, captions])
+    figure.suptitle(title, fontsize=10)
+    for top, bottom, above, below in zip(grid[0], grid[-1], titles, captions, strict=True):
+        top.set_title(above, fontsize=7)
+        bottom.set_xlabel(below, fontsize=7)
+    return figure
+
+
+def _sheet(
+    images: Mapping[str, np.ndarray],
+    schemes: Mapping[str, Scheme] = MappingProxyType({}),
+    texts: Sequence[Sequence[str]] = (),
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes (rows, patches): images, and maps with a legend of the classes that occur.
+
+    Args:
+        texts: Texts of each patch that there is to be place for.
+    """
+    count = len(next(iter(images.values())))
+    width = max(0.6 + 2 * count, 5)
+    figure = Figure(figsize=(width, 1), dpi=110, layout="constrained")
+    grid = figure.subplots(len(images), count, squeeze=False)
+    seen: dict[Scheme, set[int]] = {}
+    for row, (name, row_images) in zip(grid, images.items(), strict=True):
+        scheme = schemes.get(name)
+        for axes, image in zip(row, row_images, strict=True):
+            axes.imshow(scheme.palette()[image] if scheme else image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+        row[0].set_ylabel(name)
+        if scheme:
+            seen.setdefault(scheme, set()).update(np.unique(row_images).tolist())
+    entries = [(s.classes[i], f"#{s.colors[i]}") for s, ids in seen.items() for i in sorted(ids) if i < len(s.classes)]
+    entries += [("no class", "black")] if any(IGNORE in ids for ids in seen.values()) else []
+    names = [textwrap.shorten(name, 40, placeholder=" ...") for name, _ in entries]
+    columns = max(1, int(width / (0.6 + 0.08 * max(map(len, names), default=1))))  # inches of a handle and of a letter
+    if entries:
+        colors = [color for _, color in entries]
+        handles = [
+            Patch(facecolor=c, edgecolor="0.3", linewidth=0.5, label=name) for c, name in zip(colors, names, strict=True)
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), columns), frameon=False)
+    lines = sum(1 + max(text.count("\n") for text in row) for row in texts)
+    figure.set_figheight(0.8 + 2 * len(images) + 0.22 * -(-len(entries) // columns) + 0.14 * lines)
+    return figure, grid
+
+
+def displayable(image: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
     """Images (N, C, H, W) as (N, H, W, 3) or, with fewer than three bands, (N, H, W), in 0..1.
 
     8-bit values are shown as they are, others from the 2nd to the 98th percentile of each band over all images: a stretch
     of its own would show the noise of a dark patch as colours.
+
+    Args:
+        like: Images whose percentiles are taken, where `image` is to be compared with them.
     """
-    shown = np.moveaxis(image[:, :3], 1, -1) if image.shape[1] >= 3 else image[:, :1].transpose(0, 2, 3, 1)
+    bands = 3 if image.shape[1] >= 3 else 1
+    shown = np.moveaxis(image[:, :bands], 1, -1)
     if image.dtype == np.uint8:
         stretched = shown / 255
     else:
-        low, high = np.nanpercentile(shown, (2, 98), axis=(0, 1, 2))
+        low, high = np.nanpercentile((image if like is None else like)[:, :bands], (2, 98), axis=(0, 2, 3))
         stretched = np.clip(np.nan_to_num((shown - low) / np.maximum(high - low, 1e-6)), 0, 1)
-    return stretched if image.shape[1] >= 3 else stretched[..., 0]
+    return stretched if bands == 3 else stretched[..., 0]
 
 
 def save(figure: Figure, file) -> None:

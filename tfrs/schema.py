@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tfrs import example
+from tfrs.errors import UserError
 from tfrs.labels import Scheme
 
 Sample = dict[str, np.ndarray | int | str]
@@ -25,7 +26,8 @@ class Field:
             float64, which an Example's float list is not).
         dtype: NumPy name of the element type of a raster or vector.
         shape: Shape of a raster (C, H, W) or vector (N,). A series of rasters has (-1, C, H, W): its length T varies.
-        scheme: Name of the class scheme of a label, labels or fractions field, or of a raster of the scheme's numbers.
+        scheme: Name of the class scheme of a label, labels or fractions field, or of a map: a raster whose first band has the
+            scheme's numbers.
     """
 
     kind: str
@@ -65,9 +67,24 @@ class Schema:
     fields: Mapping[str, Field]
     schemes: Mapping[str, Scheme] = field(default_factory=dict)
 
+    def scheme(self, name: str) -> Scheme:
+        """The class scheme of a label, labels or fractions field, or of a map."""
+        return self.schemes[self.fields[name].scheme]
+
     def classes(self, name: str) -> int:
-        """Number of classes of a label, labels or fractions field."""
-        return len(self.schemes[self.fields[name].scheme].classes)
+        """Number of classes of such a field."""
+        return len(self.scheme(name).classes)
+
+    def maps(self) -> list[str]:
+        """Names of the rasters whose first band is a map of classes."""
+        return [name for name, spec in self.fields.items() if spec.kind == "raster" and spec.scheme]
+
+    def check_sizes(self, names: Iterable[str]) -> None:
+        """Raise a UserError where rasters differ in height or width."""
+        sizes = {name: self.fields[name].shape[-2:] for name in names}
+        if len(set(sizes.values())) > 1:
+            listed = ", ".join(f"{name} {height}x{width}" for name, (height, width) in sizes.items())
+            raise UserError(f"the input takes rasters of different sizes ({listed}); build without --native_resolution")
 
     def encode(self, sample: Sample) -> bytes:
         """Serialise a sample as `tf.train.Example`.

@@ -7,9 +7,13 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name, `.tmp` appended, whose file takes the place of `path` when the block ends well, and is removed else."""
-    temporary = path.with_name(path.name + ".tmp")
+def replacing(path: Path, owner: str = "") -> Iterator[Path]:
+    """A temporary name, `.tmp` appended, whose file takes the place of `path` when the block ends well, and is removed else.
+
+    Args:
+        owner: Stands before `.tmp` where several processes may write the same file at once.
+    """
+    temporary = path.with_name(f"{path.name}{owner}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)

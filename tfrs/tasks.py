@@ -16,15 +16,24 @@ from tfrs.schema import Schema
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """Attributes: the `scheme` of the classes, and the `columns` of the record index that make the target."""
+    """Attributes: the `scheme` of the classes, and the `columns` (labels of the record index, or maps) that make the target."""
 
     name: ClassVar[str]
+    dense: ClassVar[bool] = False  # a class per pixel, not per patch
     scheme: Scheme
     columns: tuple[str, ...]
 
     @abstractmethod
     def target(self, columns: dict[str, tf.Tensor]) -> tf.Tensor:
-        """The target of a batch from its label columns."""
+        """The target of a batch from its columns."""
+
+    def soft(self, target: tf.Tensor) -> tf.Tensor:
+        """A target of patches as shares (B, classes) in float32, which can be mixed and which `loss` takes as well."""
+        return target
+
+    def size(self, target: tf.Tensor) -> tf.Tensor:
+        """How much each sample (B,) has to be learned from: its weight in mean losses."""
+        return tf.ones(tf.shape(target)[:1])
 
     @abstractmethod
     def loss(self, target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -61,9 +70,13 @@ class SingleLabel(Task):
             return columns["label"]
         return tf.gather(np.array(MERGES[self.source, self.scheme.name], np.int64), columns["label"])
 
+    def soft(self, target):
+        return tf.one_hot(target, len(self.scheme.classes))
+
     def loss(self, target, logits):
         smooth = self.label_smoothing
-        hot = tf.one_hot(target, logits.shape[-1]) * (1 - smooth) + smooth / logits.shape[-1]
+        shares = self.soft(target) if target.dtype.is_integer else target
+        hot = shares * (1 - smooth) + smooth / logits.shape[-1]
         return keras.losses.categorical_crossentropy(hot, logits, from_logits=True)
 
     def probabilities(self, logits):
@@ -141,15 +154,15 @@ def create(
     Raises:
         UserError: A name is unknown, or the records lack the labels or a merge of their classes.
     """
-    kinds = {spec.kind: field for field, spec in schema.fields.items() if spec.scheme}
+    kinds = {spec.kind: field for field, spec in schema.fields.items() if spec.scheme and spec.kind != "raster"}
     name = name or ("multi_label" if {"labels", "fractions"} & kinds.keys() else "single_label")
     if name not in TASKS:
         raise unknown("task", name, TASKS)
     if name == "single_label":
         if "label" not in kinds:
             raise UserError(f"the records have no single label ({', '.join(kinds)}); use --task=multi_label")
-        source = _scheme(schema, "label")
-        return SingleLabel(_merged(source, scheme), ("label",), label_smoothing, source.name)
+        source = known_scheme(schema, "label")
+        return SingleLabel(merged(source, scheme), ("label",), label_smoothing, source.name)
     if label_smoothing:
         raise UserError("--label_smoothing is for --task=single_label; multi-labels are not smoothed")
     if not {"labels", "fractions"} & kinds.keys():
@@ -158,16 +171,16 @@ def create(
         raise unknown("source of labels", labels, LABELS)
     if (field := LABELS[labels]) not in kinds:
         raise UserError(f"--labels={labels}: the records have no {field}, only {', '.join(kinds)}")
-    source = _scheme(schema, field)
+    source = known_scheme(schema, field)
     if field == "fractions":
         usual = schema.fields["labels" if "labels" in kinds else "fractions"].scheme
-        return MultiLabel(_merged(source, scheme or usual), (field,), threshold, inclusive, source.name)
+        return MultiLabel(merged(source, scheme or usual), (field,), threshold, inclusive, source.name)
     if "fractions" in kinds and (threshold, inclusive) != (MultiLabel.threshold, MultiLabel.inclusive):
         raise UserError("the labels of these records are not made by a threshold; give --labels=fractions with --threshold")
-    return MultiLabel(_merged(source, scheme), (field,), source=source.name)
+    return MultiLabel(merged(source, scheme), (field,), source=source.name)
 
 
-def _merged(source: Scheme, name: str) -> Scheme:
+def merged(source: Scheme, name: str) -> Scheme:
     """The scheme that `source` is merged into.
 
     Raises:
@@ -186,8 +199,13 @@ def _usual_labels(schema: Schema) -> str:
     return "stored" if schemes.get("fractions") in (None, schemes.get("labels")) else "fractions"
 
 
-def _scheme(schema: Schema, field: str) -> Scheme:
-    scheme = schema.schemes[schema.fields[field].scheme]
+def known_scheme(schema: Schema, field: str) -> Scheme:
+    """The scheme of a field.
+
+    Raises:
+        UserError: The records were built with other classes than this version has.
+    """
+    scheme = schema.scheme(field)
     if (known := SCHEMES.get(scheme.name, scheme)) != scheme:
         raise UserError(
             f"the records were built with other classes of scheme {scheme.name!r} ({', '.join(scheme.classes)}) "

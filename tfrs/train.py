@@ -15,10 +15,11 @@ import tensorflow as tf
 from tfrs import assemble, evaluate, metrics
 from tfrs.board import Board
 from tfrs.errors import UserError
-from tfrs.experiment import Experiment, is_finished, open_run
+from tfrs.experiment import SEGMENT, Experiment, is_finished, open_run
 from tfrs.export import export
 from tfrs.progress import progress
 from tfrs.records import Records
+from tfrs.segmentation import Segmentation
 from tfrs.storage import replacing
 from tfrs.tasks import Task
 
@@ -34,6 +35,8 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
     Raises:
         UserError: Settings that do not fit each other, the records or the devices; a loss that is not finite.
     """
+    if (experiment.task == Segmentation.name) != (kind == SEGMENT):
+        raise UserError(f"--task={experiment.task} is not for this command: segmentation is python -m experiments.{SEGMENT}'s")
     strategy = assemble.devices(experiment)
     records = Records(experiment.records)
     for split in ("train", "val"):
@@ -44,7 +47,10 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
         model = assemble.model(experiment, records, task)
         optimizer = assemble.optimizer(experiment, -(-records.count("train") // experiment.batch_size))
         optimizer.build(model.trainable_variables)
-    assemble.batches(experiment, records, task, "train", training=True)  # wrong settings show before a folder is made
+    # Wrong settings show before a folder is made.
+    for split in ("train", "val"):
+        images, *_ = assemble.batches(experiment, records, task, split, training=split == "train").element_spec
+        _check_sizes(model, images)
     experiment, folder = open_run(experiment, kind)
     if is_finished(folder):
         print(f"run {folder} is finished already: nothing to train")
@@ -56,6 +62,13 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
         export(experiment, folder, records, task, best, scores)
     scores = evaluate.read_report(folder)
     return {name: value for name, value in scores.items() if isinstance(value, float)}
+
+
+def _check_sizes(model: keras.Model, images: dict[str, tf.TensorSpec]) -> None:
+    for tensor in model.inputs:
+        if not tf.TensorShape(tensor.shape).is_compatible_with(images[tensor.name].shape):
+            size, given = (f"{s[2]}x{s[3]}" for s in (tensor.shape, images[tensor.name].shape))
+            raise UserError(f"{model.name} takes patches of {size} only, not {given}: leave out the crop from --augment")
 
 
 def fit(
@@ -85,7 +98,7 @@ def fit(
     train_step = make_train_step(strategy, model, optimizer, task, experiment.decay)
     measure = evaluate.make_measure(strategy, model, task)
     train = assemble.batches(experiment, records, task, "train", training=True, epoch=int(epoch))
-    train = strategy.experimental_distribute_dataset(train)
+    steps, train = len(train), strategy.experimental_distribute_dataset(train)
     val = assemble.batches(experiment, records, task, "val")
     count = records.count("train")
     history = History(folder / "history.csv", int(epoch))
@@ -94,7 +107,7 @@ def fit(
         while int(epoch) < experiment.epochs and int(epoch) - int(best_epoch) < experiment.patience:
             number = int(epoch.assign_add(1))
             start = time.perf_counter()
-            loss = _train_epoch(train_step, train, count, experiment.batch_size, f"epoch {number}/{experiment.epochs}")
+            loss = _train_epoch(train_step, train, steps, f"epoch {number}/{experiment.epochs}")
             seconds = time.perf_counter() - start
             if not math.isfinite(loss):
                 raise UserError(
@@ -132,30 +145,36 @@ def fit(
             )
 
 
-def _train_epoch(train_step, batches, count: int, batch_size: int, label: str) -> float:
-    """Mean loss over the `count` records of an epoch; the last batch counts by the real records in it."""
-    total = tf.zeros([])
-    bar = progress(iterable=batches, total=-(-count // batch_size), unit="steps", desc=label, leave=False)
-    for step, batch in enumerate(bar):
-        total += train_step(*batch) * min(batch_size, count - step * batch_size)
-    return float(total) / count
+def _train_epoch(train_step, batches, steps: int, label: str) -> float:
+    """Mean loss of an epoch over all that was learned from."""
+    totals = tf.zeros(2, tf.float64)
+    for batch in progress(iterable=batches, total=steps, unit="steps", desc=label, leave=False):
+        totals += train_step(*batch)
+    loss, size = totals.numpy()
+    return float(loss / size)
 
 
 def make_train_step(strategy: tf.distribute.Strategy, model: keras.Model, optimizer, task: Task, decay: float):
-    """A step over a distributed batch (images, target, weight); returns the batch's mean loss over its real samples."""
+    """A step over a distributed batch (images, target, weight); returns the sums (2,) of its weighted losses and weights.
+
+    A sample weighs as much as its `Task.size`, so that the loss of dense labels is the mean over the batch's valid pixels.
+    """
+    replicas = strategy.num_replicas_in_sync
 
     def replica_step(images, target, weight):
-        total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(weight))
+        weight = weight * task.size(target)
+        size = tf.reduce_sum(weight)
+        total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, size)
         with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(task.loss(target, model(images, training=True)) * weight)
             # Summed and divided by the global weight: any number of replicas gives the gradient of the global mean.
-            loss = tf.reduce_sum(task.loss(target, model(images, training=True)) * weight) / total
-            scaled = optimizer.scale_loss(loss)
+            mean = tf.math.divide_no_nan(loss, total) + sum(model.losses) / replicas
+            scaled = optimizer.scale_loss(mean)
         variables = model.trainable_variables
         gradients = tape.gradient(scaled, variables)
-        replicas = strategy.num_replicas_in_sync
         gradients = [g + optimizer.scale_loss(decay / replicas * v) for g, v in zip(gradients, variables, strict=True)]
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return loss
+        return tf.cast(tf.stack([loss, size]), tf.float64)
 
     @tf.function
     def train_step(images, target, weight):

@@ -85,8 +85,11 @@ def test_verify_fails_on_a_flipped_bit(builder, eurosat, tmp_path):
     data[-1000] ^= 8
     shard.write_bytes(data)
     result = builder("verify", "records")
-    assert_error(result, 1, r"2 problems found", r"--overwrite")
+    assert_error(result, 1, r"2 problems found", r"--repair", r"--overwrite")
     assert f"{shard.relative_to(tmp_path)}: record 1: CRC of the data does not match" in result.stdout
+    result = builder("verify", "records", "--repair", "--workers", 1)
+    assert result.returncode == 0
+    assert result.stdout.splitlines()[2:] == [f"repaired {shard.name}", "ok: 20 records in 3 shards"]
 
 
 def test_bad_patch_is_left_out_and_named(builder, eurosat, tmp_path):
@@ -164,6 +167,14 @@ def test_simulated_records_say_so(builder, tmp_path):
         (["--dataset=eurosat", "--input={eurosat}", "--val_fraction=1.5"], 1, ["--val_fraction is 1.5"]),
         (["--dataset=eurosat", "--input={eurosat}", "--synthesize=3"], 1, ["EuroSAT_MS: holds data that are not simulated"]),
         (["--dataset=eurosat", "--input={eurosat}", "--output=names.txt"], 1, ["names.txt"]),
+        (["--dataset=eurosat", "--max_bad_fraction=1.5"], 2, ["max_bad_fraction"]),
+        (["--dataset=eurosat", "--runner=baem"], 2, ["local.beam"]),
+        (["--dataset=eurosat", "--beam_options=--direct_num_workers=2"], 1, ["--beam_options without --runner=beam"]),
+        (["--dataset=eurosat", "--task_index=8", "--task_count=8"], 1, ["--task_index=8 with --task_count=8; .*from 0"]),
+        (["--dataset=eurosat", "--task_index=0"], 1, ["--task_index=0 with --task_count=None"]),
+        (["--dataset=eurosat", "--task_index=0", "--task_count=2", "--overwrite"], 1, ["cannot be shared by tasks"]),
+        (["--dataset=eurosat", "--task_count=2", "--synthesize=5"], 1, ["cannot be shared by tasks"]),
+        (["--dataset=eurosat", "--repair"], 1, ["--repair belongs to the sub-command verify"]),
         (["--dataset=eurosat", "more"], 1, ["'more' stands beside --dataset"]),
         (["verfy", "records"], 1, ["unknown sub-command 'verfy'. Did you mean 'verify'?"]),
         (["verify"], 1, ["verify wants one folder of records"]),

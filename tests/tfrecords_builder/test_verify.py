@@ -6,8 +6,9 @@ import google_crc32c
 import numpy as np
 import pytest
 
+from tfrecords_builder import verify as verifying
 from tfrecords_builder.plan import plan
-from tfrecords_builder.verify import find_problems, verify
+from tfrecords_builder.verify import verify
 from tfrecords_builder.writer import write
 from tfrs import geotiff
 from tfrs.datasets.eurosat import EuroSat
@@ -35,6 +36,10 @@ def built(tmp_path_factory):
 def records(built, tmp_path):
     """A copy that a test may damage."""
     return Records(shutil.copytree(built, tmp_path / "records"))
+
+
+def find_problems(records, workers=1):
+    return list(map(str, verifying.find_problems(records, workers)))
 
 
 def edit_manifest(records, change):

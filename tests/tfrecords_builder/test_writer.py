@@ -1,6 +1,3 @@
-import fcntl
-import os
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +31,11 @@ FILES = {
 
 @dataclass(frozen=True)
 class Patches(EuroSat):
-    """Patches of noise; some cannot be read, and some end the process that reads them."""
+    """Patches of noise; some cannot be read."""
 
     def read(self, root, key):
         if key.startswith("bad"):
             raise BadPatch(f"/elsewhere/{key}.tif", "truncated")
-        if key.startswith("deadly"):
-            os._exit(9)
         pixels = np.random.default_rng(list(key.encode())).integers(1, 9999, (13, 64, 64), dtype=np.uint16)
         return {"key": key, "crs": "EPSG:32633", "transform": np.arange(6.0), "label": 8, "s2": pixels}
 
@@ -204,48 +199,6 @@ def test_overwrite_leaves_nothing_of_the_old(sound, root, tmp_path, monkeypatch,
     assert contents(build(root, tmp_path, overwrite=True).directory) == sound
 
 
-def test_two_builds_at_once_are_refused(sound, root, tmp_path):
-    folder = tmp_path / "eurosat" / "1.0.0" / ".build"
-    folder.mkdir(parents=True)
-    with open(folder / "lock", "w") as held:
-        held.write("4711")
-        held.flush()
-        fcntl.flock(held, fcntl.LOCK_EX)
-        for overwrite in (False, True):
-            with pytest.raises(UserError, match=r"eurosat/1\.0\.0: another build is writing here \(process 4711\)$"):
-                build(root, tmp_path, overwrite=overwrite)
-        assert contents(tmp_path) == {"eurosat/1.0.0/.build/lock": b"4711"}
-    assert contents(build(root, tmp_path).directory) == sound  # a lock without an owner is no lock
-
-
-FULL = pytest.mark.skipif(
-    not os.path.exists("/dev/full"), reason="no /dev/full, the file on which every write finds the disk full"
-)
-
-
-@FULL
-@pytest.mark.parametrize(
-    ("file", "named"),
-    [
-        (TRAIN[1], TRAIN[1]),
-        (f".build/{TRAIN[1]}.json", TRAIN[1]),
-        ("index-val.npy", "1.0.0"),
-        ("quarantine.jsonl", "1.0.0"),
-        ("features.json", "1.0.0"),
-        ("manifest.json", "1.0.0"),
-    ],
-)
-def test_full_disk(sound, root, tmp_path, file, named):
-    directory = tmp_path / "eurosat" / "1.0.0"
-    (directory / ".build").mkdir(parents=True)
-    (directory / f"{file}.tmp").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=rf"{re.escape(named)}: the disk is full; free some space and run the same command"):
-        build(root, tmp_path)
-    assert not list(directory.rglob("*.tmp"))
-    assert not (directory / "manifest.json").exists()
-    assert contents(build(root, tmp_path).directory) == sound
-
-
 def test_place_that_cannot_be_written(root, tmp_path):
     (tmp_path / "eurosat").write_text("a file")
     with pytest.raises(UserError, match=r"eurosat.*: Not a directory; mend it and run the same command again"):
@@ -281,15 +234,7 @@ def test_a_split_without_a_good_patch(tmp_path):
 
 
 def test_no_good_patch_at_all(tmp_path):
-    splits = {"train": [f"bad_{i}" for i in range(30)], "val": ["bad_val"]}
-    with pytest.raises(UserError, match=r"none of 31 patches could be read; the first, .*elsewhere/bad_0\.tif: truncated"):
-        write(Patches(), tmp_path, tmp_path, splits, shard_mb=0.6)
+    splits = {"train": [f"bad_{i}" for i in range(9)], "val": ["bad_val"]}
+    with pytest.raises(UserError, match=r"none of 10 patches could be read; the first, .*elsewhere/bad_0\.tif: truncated"):
+        write(Patches(), tmp_path, tmp_path, splits, shard_mb=0.2)
     assert contents(tmp_path) == {}
-
-
-def test_a_worker_that_dies_is_reported_and_finished_shards_stay(tmp_path):
-    splits = {"train": [f"t{i}" for i in range(39)] + ["deadly"]}
-    with pytest.raises(UserError, match=r"a worker process died .*; finished shards are kept: run the same command again"):
-        write(Patches(), tmp_path, tmp_path, splits, shard_mb=0.5, workers=2)
-    assert list(tmp_path.rglob("*.tfrecord-?????-of-?????"))
-    assert not list(tmp_path.rglob("manifest.json"))

@@ -101,7 +101,7 @@ class MultiSenGE(Dataset):
                 "fractions": Field("fractions", scheme="multisenge"),
                 "s2": Field("raster", "uint16", (*form, 10, SIZE, SIZE)),
                 "s1": Field("raster", "float32", (*form, 2, SIZE, SIZE)),
-                "ground_reference": Field("raster", "uint8", (1, SIZE, SIZE)),
+                "ground_reference": Field("raster", "uint8", (1, SIZE, SIZE), "multisenge"),
             },
             {"multisenge": MULTISENGE},
         )

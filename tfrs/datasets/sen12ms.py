@@ -87,7 +87,7 @@ class Sen12MS(Dataset):
             "fractions": Field("fractions", scheme="igbp"),
             "s2": Field("raster", "uint16", (13, SIZE, SIZE)),
             "s1": Field("raster", "float32", (2, SIZE, SIZE)),
-            "lc": Field("raster", "uint16", (4, SIZE, SIZE)),
+            "lc": Field("raster", "uint16", (4, SIZE, SIZE), "igbp"),
         },
         {"igbp": IGBP, "igbp_simplified": IGBP_SIMPLIFIED},
     )

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 import keras
 
 from tfrs import registry
-from tfrs.errors import UserError, unknown
-from tfrs.models.normalize import Normalize
+from tfrs.errors import unknown
+from tfrs.indices import HARALICK, Entropy
+from tfrs.models.input_stage import input_planes
+from tfrs.models.segmenter import segmenter
 from tfrs.sensors import Sensor
-from tfrs.statistics import PUBLISHED
 from tfrs.tasks import Task
 
 FUSIONS = ("early", "late")
@@ -25,17 +26,19 @@ def build(
     fusion: str = "early",
     normalization: str = "records",
     dropout: float = 0.0,
+    entropy: Entropy = HARALICK,
 ) -> keras.Model:
     """A classifier of raw sensor values.
 
     Args:
         name: A name of `registry.MODELS`.
-        inputs: The sensors by name, each with the bands wanted, in order.
+        inputs: The sensors by name, each with the bands that go in and the channels wanted, in order.
         statistics: Sensor -> band -> {"mean", "std"}, as in the manifest.
         fusion: `early` concatenates the channels of all sensors (Schmitt & Wu 2021, section 3.3); `late` gives each sensor
             an encoder of its own and concatenates their pooled features.
         normalization: `records` for `statistics`, or a name of `statistics.PUBLISHED`.
         dropout: Rate before the last layer.
+        entropy: How texture indices are computed.
 
     Returns:
         Model from {sensor: (B, C, H, W) in the sensor's dtype} to logits (B, classes) in float32.
@@ -46,16 +49,9 @@ def build(
     if fusion not in FUSIONS:
         raise unknown("fusion", fusion, FUSIONS)
     encoder = registry.model(name)
-    images = {key: keras.Input((len(s.bands), None, None), dtype=s.dtype, name=key) for key, s in inputs.items()}
-    planes = {
-        key: Normalize(**scales(sensor, statistics, normalization), name=f"normalize_{key}")(images[key])
-        for key, sensor in inputs.items()
-    }
+    images, planes = input_planes(inputs, statistics, normalization, entropy)
     if fusion == "early" or len(inputs) == 1:
-        joined = (
-            keras.layers.Concatenate(name="fusion")(list(planes.values())) if len(planes) > 1 else planes[next(iter(planes))]
-        )
-        streams = {"": joined}
+        streams = {"": _joined(planes)}
     else:
         streams = {f"_{key}": plane for key, plane in planes.items()}
     pooled = [_encode(encoder, name + suffix, plane) for suffix, plane in streams.items()]
@@ -67,6 +63,39 @@ def build(
         features
     )
     return keras.Model(images, logits, name=name)
+
+
+def build_segmenter(
+    name: str,
+    inputs: Mapping[str, Sensor],
+    task: Task,
+    statistics: Mapping[str, Mapping[str, Mapping[str, float]]],
+    *,
+    normalization: str = "records",
+    entropy: Entropy = HARALICK,
+    **options,
+) -> keras.Model:
+    """A model that labels every pixel of raw sensor values; the channels of all sensors are concatenated.
+
+    Args:
+        name: A name of `registry.SEGMENTERS`.
+        options: Of `segmenter.segmenter`: size, encoder_weights, first_convolution, load, dropout.
+
+    Returns:
+        Model from {sensor: (B, C, H, W) in the sensor's dtype} to logits (B, H, W, classes) in float32.
+
+    Raises:
+        UserError: As `build` and `segmenter.segmenter`.
+    """
+    channels = sum(len(sensor.channels) for sensor in inputs.values())
+    network = segmenter(name, channels, len(task.scheme.classes), **options)
+    images, planes = input_planes(inputs, statistics, normalization, entropy, network.input.shape[1])
+    return keras.Model(images, network(_joined(planes)), name=name)
+
+
+def _joined(planes: Mapping[str, keras.KerasTensor]) -> keras.KerasTensor:
+    first, *others = planes.values()
+    return keras.layers.Concatenate(name="fusion")([first, *others]) if others else first
 
 
 def _encode(encoder, name: str, plane):
@@ -88,24 +117,3 @@ def from_scratch(model: keras.Model, name: str) -> keras.Model:
         if layer["class_name"] == "BatchNormalization":
             layer["config"]["momentum"] = MOMENTUM
     return keras.Model.from_config({**config, "name": name})
-
-
-def scales(sensor: Sensor, statistics: Mapping, normalization: str) -> dict[str, tuple[float, ...] | None]:
-    """`mean`, `std` and `clip` of a sensor's bands, in order, by the name of `--normalization`.
-
-    Raises:
-        UserError: The name is unknown, or a band has no statistics.
-    """
-    if normalization == "records":
-        rows = {band: (row["mean"], row["std"]) for band, row in statistics.get(sensor.name, {}).items()}
-        clip = None
-    elif normalization in PUBLISHED:
-        rows = PUBLISHED[normalization].get(sensor.name, {})
-        clip = PUBLISHED[normalization]["clip"].get(sensor.name)
-    else:
-        raise unknown("normalization", normalization, ["records", *PUBLISHED])
-    missing = [band for band in sensor.bands if rows.get(band, (None,))[0] is None]
-    if missing:
-        raise UserError(f"normalization {normalization!r} has no statistics for {sensor.name} {', '.join(missing)}")
-    mean, std = zip(*(rows[band] for band in sensor.bands), strict=True)
-    return {"mean": mean, "std": std, "clip": clip}
