@@ -138,7 +138,11 @@ def test_a_flipped_bit_in_a_zip_is_a_bad_patch(eurosat_tree, tmp_path):
 
 
 def build(root, output, *flags):
-    command = [sys.executable, "-m", "tfrecords_builder", "--dataset=sen12ms", f"--input={root}", f"--output={output}", *flags]
+    return run("--dataset=sen12ms", f"--input={root}", f"--output={output}", *flags)
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "tfrecords_builder", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -164,6 +168,22 @@ def test_the_command_gives_the_records_of_the_folder(sen12ms_tree, tmp_path):
     anew = build(folder, output, "--shard_mb=6", "--overwrite")
     assert "unpacking 9 tar.gz" in anew.stdout
     assert (anew.returncode, kept(spool)) == (0, [archive.INDEX])
+
+    (shard, *_) = output.rglob("*.tfrecord-*")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:1000] + b"?" + whole[1001:])
+    repaired = run("verify", str(output), "--repair")
+    assert repaired.returncode == 0, repaired.stderr
+    assert (shard.read_bytes(), os.listdir(spool)) == (whole, [archive.INDEX])
+
+
+def test_tasks_share_what_is_unpacked(sen12ms_tree, tmp_path):
+    folder, output = sen12ms_archives(sen12ms_tree[0], tmp_path / "in", ".tar.gz"), tmp_path / "records"
+    first, second = (build(folder, output, "--shard_mb=6", f"--task_index={i}", "--task_count=2") for i in range(2))
+    assert ("unpacking" in first.stdout, "unpacking" in second.stdout) == (True, False)
+    finished = build(folder, output, "--shard_mb=6", "--task_count=2")
+    assert finished.returncode == 0, finished.stderr
+    assert os.listdir(output / "sen12ms" / ".archives") == [archive.INDEX]
 
 
 def test_a_truncated_archive_is_named_and_the_others_are_not_unpacked_again(sen12ms_tree, tmp_path):

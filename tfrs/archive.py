@@ -11,6 +11,7 @@ archive at which it stopped.
 """
 
 import contextlib
+import fcntl
 import functools
 import gzip
 import itertools
@@ -27,7 +28,7 @@ from pathlib import Path
 from tfrs.errors import UserError
 from tfrs.storage import replacing, turn
 
-INDEX = "members.sqlite"
+INDEX, SPOOL = "members.sqlite", ".archives"
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS archives (number INTEGER PRIMARY KEY, source TEXT UNIQUE, stamp TEXT, path TEXT);
@@ -104,9 +105,15 @@ def mount(dataset, root: Path, spool: Path, *, unpack: bool = True) -> Path:
     if not archives:
         return root
     try:
-        return _mount(dataset, archives, spool, unpack)
+        spool.mkdir(parents=True, exist_ok=True)
+        folder = os.open(spool, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)  # of several tasks, one unpacks and the others wait for it
+            return _mount(dataset, archives, spool, unpack)
+        finally:
+            os.close(folder)
     except sqlite3.Error as error:
-        raise UserError(f"{spool / INDEX}: {error}; is another build reading these archives? Else delete the file") from error
+        raise UserError(f"{spool / INDEX}: {error}; delete the file, it will be made again") from error
     except OSError as error:
         raise UserError(f"{error.filename or spool}: {error.strerror or error}; --spool names another folder") from error
 
@@ -119,7 +126,6 @@ def release(root: Path) -> None:
 
 
 def _mount(dataset, archives: list[Path], spool: Path, unpack: bool) -> Path:
-    spool.mkdir(parents=True, exist_ok=True)
     index = spool.absolute() / INDEX
     stamps = {str(path.absolute()): f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in archives}
     # Tasks of one build may begin at once: the first unpacks, the others find it done.
