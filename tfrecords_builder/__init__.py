@@ -5,4 +5,3 @@ SHARD_MB = 128
 
 # Of all patches: a source of which more cannot be read is broken, and not just as imperfect as published data are.
 MAX_BAD_FRACTION = 0.01
-ARCHIVES = ".archives"  # beside the records: the index of archives, and what is unpacked of them while a build runs

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from tfrecords_builder import ARCHIVES, MAX_BAD_FRACTION, SHARD_MB, options
+from tfrecords_builder import MAX_BAD_FRACTION, SHARD_MB, options
 from tfrs import command, registry
 from tfrs.errors import UserError, unknown
 
@@ -152,7 +152,7 @@ def _planned():
     if FLAGS.synthesize:
         simulate(dataset, place, FLAGS.synthesize, FLAGS.seed)
     already = (directory / MANIFEST).exists() and not FLAGS.overwrite
-    root = archive.mount(dataset, place, Path(FLAGS.spool or directory.parent / ARCHIVES), unpack=not already)
+    root = archive.mount(dataset, place, Path(FLAGS.spool or directory.parent / archive.SPOOL), unpack=not already)
     dataset = dataset.at(root)
     if FLAGS.aux:
         from tfrs.datasets import auxiliary

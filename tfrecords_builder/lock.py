@@ -38,6 +38,15 @@ def hold(folder: Path, task: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Wait until no other process is in a block with this path."""
+    with open(path, "a") as file:
+        with contextlib.suppress(OSError):  # a file system without locks, of which `hold` has warned
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def _locked(path: Path, kind: int, task: str) -> Iterator[None]:
     with open(path, "a+") as file:
         try:

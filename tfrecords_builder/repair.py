@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrecords_builder import ARCHIVES, lock, metadata, spec
+from tfrecords_builder import lock, metadata, spec
 from tfrecords_builder.plan import plan
 from tfrecords_builder.verify import Problem
 from tfrecords_builder.writer import BUILD, ShardTask, prepare, write_shard
@@ -81,7 +81,7 @@ def _tasks(records: Records, root: Path | None) -> tuple[ShardTask, ...]:
     if not (place := root or stated.get("input")):
         raise UserError(f"{records.directory}: its manifest does not say where the source is; give it with --input")
     dataset = _dataset(records.manifest)
-    root = archive.mount(dataset, Path(place), records.directory.parent / ARCHIVES)
+    root = archive.mount(dataset, Path(place), records.directory.parent / archive.SPOOL)
     options = {name: value for name, value in stated.items() if name not in ("shard_mb", "patches", "keys")}
     splits = plan(
         dataset,

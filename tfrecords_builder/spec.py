@@ -10,7 +10,6 @@ from tfrecords_builder import lock, metadata
 from tfrs import records
 from tfrs.datasets.base import Dataset
 from tfrs.errors import UserError
-from tfrs.storage import turn
 
 FILE = "spec.json"  # of an unfinished build, in its build folder
 
@@ -68,7 +67,7 @@ def refuse_other(directory: Path, found: dict, wanted: dict) -> None:
 def begin(folder: Path, wanted: dict) -> None:
     """State in its build folder what a build is made from, or see that it goes on with the same."""
     path = folder / FILE
-    with turn(folder / f"{FILE}.{lock.LOCK}"):
+    with lock.turn(folder / f"{FILE}.{lock.LOCK}"):
         if path.exists():
             refuse_other(folder.parent, json.loads(path.read_text()), wanted)
         else:

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tfrs.errors import UserError
-from tfrs.storage import replacing, turn
+from tfrs.storage import replacing
 
 INDEX, SPOOL = "members.sqlite", ".archives"
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -128,8 +128,7 @@ def release(root: Path) -> None:
 def _mount(dataset, archives: list[Path], spool: Path, unpack: bool) -> Path:
     index = spool.absolute() / INDEX
     stamps = {str(path.absolute()): f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in archives}
-    # Tasks of one build may begin at once: the first unpacks, the others find it done.
-    with turn(spool / f"{INDEX}.lock"), contextlib.closing(sqlite3.connect(index)) as db:
+    with contextlib.closing(sqlite3.connect(index)) as db:
         db.executescript(_SCHEMA)
         known = dict(db.execute("SELECT source, stamp FROM archives"))
         if any(stamps.get(source) != stamp for source, stamp in known.items()):

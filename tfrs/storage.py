@@ -1,7 +1,6 @@
-"""Files that are either whole or not there, and processes that wait for each other."""
+"""Files that are either whole or not there."""
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,12 +25,3 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file as a whole."""
     with replacing(path) as temporary:
         temporary.write_text(text)
-
-
-@contextlib.contextmanager
-def turn(path: Path) -> Iterator[None]:
-    """Wait until no other process is in a block with this path."""
-    with open(path, "a") as file:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -12,7 +12,6 @@ import pytest
 from tfrecords_builder import lock
 from tfrecords_builder.plan import plan
 from tfrecords_builder.writer import write
-from tfrs import storage
 from tfrs.datasets.eurosat import EuroSat
 from tfrs.errors import UserError
 
@@ -106,7 +105,7 @@ def test_file_system_without_locks_is_told(folder, monkeypatch, capsys):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with lock.hold(folder), storage.turn(folder / "other"):
+    with lock.hold(folder), lock.turn(folder / "other"):
         pass
     assert capsys.readouterr().err == (
         f"warning: {folder}/lock: no locks here (No locks available); see that no other build writes there\n"
