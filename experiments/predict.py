@@ -19,23 +19,23 @@ def main(arguments: list[str]) -> None:
     command.no_arguments(arguments)
     scene = command.pairs("scene", flags.FLAGS.scene, "sensor=path, e.g. s2=patch.tif")
     command.import_tensorflow()
-    from tfrs.predict import predict, read_card, write_map
+    from tfrs.predict import SEGMENTATION, check_output, predict, read_card, write_map
 
     export, output = Path(flags.FLAGS.export), flags.FLAGS.output
     card = read_card(export)
-    dense = card["task"] == "segmentation"
+    dense = card["task"] == SEGMENTATION
     if dense != bool(output):
         raise UserError(
             "this model labels pixels; give the map's file with --output, e.g. map.tif"
             if dense
             else "this model classifies whole patches; it makes no map for --output"
         )
+    if dense:
+        check_output(Path(output), card["classes"], scene.values())
     probabilities, place = predict(export, scene, flags.FLAGS.layout)
     if dense:
-        ids = probabilities.argmax(axis=0)
-        write_map(Path(output), ids, card["classes"], place)
-        print(f"{output}: {ids.shape[0]}x{ids.shape[1]} pixels")
-        shares = [(ids == i).mean() for i in range(len(card["classes"]))]
+        shares = write_map(Path(output), probabilities, card["classes"], place).tolist()
+        print(f"{output}: {probabilities.shape[1]}x{probabilities.shape[2]} pixels")
     else:
         shares = probabilities.tolist()
     for i in sorted(range(len(shares)), key=lambda i: -shares[i]):

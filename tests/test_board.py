@@ -43,7 +43,8 @@ def test_scalars_of_every_epoch(tmp_path):
     found = events(tmp_path)
     present = [name for name in EUROSAT.classes if name != "Highway"]
     assert set(found.Tags()["tensors"]) == {
-        *("loss/train", "loss/val", "val/average_f1", "val/overall_f1", "val/overall_accuracy", "val/mean_iou"),
+        *("loss/train", "loss/val", "val/average_f1", "val/overall_f1", "val/weighted_f1", "val/overall_accuracy"),
+        *("val/average_accuracy", "val/mean_iou", "val/kappa"),
         *("training/learning_rate", "training/images_per_second"),
         *(f"val_{score}/{name}" for name in present for score in ("f1", "iou")),
     }

@@ -141,7 +141,7 @@ def test_other_splits_leave_the_report_alone(records, tmp_path):
     names = {path.name for path in tmp_path.iterdir()} - {"flags.txt", "checkpoints"}
     stems = {"report.json", "report.md", "confusion.png", "f1.png", "patches.png"}
     assert names == stems | {name.replace(".", "-val.") for name in stems}
-    assert "![Confusion](confusion-val.png)" in (tmp_path / "report-val.md").read_text()
+    assert "![confusion](confusion-val.png)" in (tmp_path / "report-val.md").read_text()
 
 
 def test_val_is_the_final_split_where_there_is_no_test(records, tmp_path):
@@ -178,7 +178,7 @@ def test_markdown_has_the_form_of_table_4(records, tmp_path, task):
     assert summary["Overall accuracy"] == f"{100 * report['overall_accuracy']:.1f}"
     assert ("Kappa" in summary) == (task == "single_label")
     absent = [name for name in CLASSES if not report["per_class"][name]["support"]]
-    assert absent and f"left out of the averages over classes: {', '.join(absent)}." in text
+    assert absent and f"left out of the averages over classes: {'; '.join(absent)}." in text
     assert text.startswith("# tiny, s1s2, test\n") and "21 patches" in text
 
 

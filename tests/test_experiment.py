@@ -8,6 +8,7 @@ import pytest
 
 from tfrs.errors import UserError
 from tfrs.experiment import Experiment, open_run, read_run
+from tfrs.labels import BIGEARTHNET_19, MULTISENGE
 
 # A value of every kind of setting that a careless reader would change.
 CHANGES = {
@@ -18,6 +19,7 @@ CHANGES = {
     "threshold": 0.30000000000000004,
     "threshold_inclusive": True,
     "augment": ("dihedral", "crop:128", "noise:0.05"),
+    "ignore": (*BIGEARTHNET_19.classes, *MULTISENGE.classes, "Beaches", 'a "quoted" name'),
     "epochs": 7,
     "learning_rate": 1e-05,
     "seed": 2**32 - 1,

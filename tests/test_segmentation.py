@@ -12,7 +12,7 @@ from test_train import python
 
 from tfrs import metrics, pipeline, segmentation
 from tfrs.errors import UserError
-from tfrs.labels import BIGEARTHNET_43, IGBP, IGBP_SIMPLIFIED, IGNORE, MULTISENGE, lookup
+from tfrs.labels import BIGEARTHNET_19, BIGEARTHNET_43, DFC2020, IGBP, IGBP_SIMPLIFIED, IGNORE, MULTISENGE, lookup
 from tfrs.records import Records
 
 SETTINGS = {"scheme": "", "ignored": (), "loss": "cross_entropy", "class_weights": "none", "label_smoothing": 0.0}
@@ -38,19 +38,19 @@ SIMPLE = {
 
 
 def test_numbers_become_class_ids():
-    table = lookup("igbp", "igbp_simplified")
+    table = lookup("igbp", IGBP_SIMPLIFIED)
     assert [int(table[number]) for number in range(1, 18)] == list(SIMPLE.values())
     assert table[0] == table[18] == IGNORE and len(table) == 19
 
 
 def test_dropped_and_ignored_classes():
     """DFC2020 has no savanna (8, 9) and no snow (15); grassland (10) is its third class."""
-    table = lookup("igbp", "dfc2020", ["Water"])
+    table = lookup("igbp", DFC2020.without(["Water"]))
     assert [int(table[number]) for number in (1, 8, 9, 10, 15, 16, 17)] == [0, IGNORE, IGNORE, 2, IGNORE, 6, IGNORE]
 
 
 def test_corine_codes_become_the_nineteen_classes():
-    table = lookup("bigearthnet_43", "bigearthnet_19")
+    table = lookup("bigearthnet_43", BIGEARTHNET_19)
     codes = {112: 0, 121: 1, 122: None, 211: 2, 231: 4, 312: 9, 332: None, 512: 17, 523: 18, 335: None, 0: None}
     assert {code: int(table[code]) for code in codes} == {c: IGNORE if i is None else i for c, i in codes.items()}
     assert table[-1] == IGNORE and len(table) == max(BIGEARTHNET_43.numbers) + 2
@@ -116,7 +116,7 @@ def test_mixup_is_refused(records):
 
 
 def test_confusion_matrix_is_scikit_learns(records):
-    task = create(records, ignored=("Savanna",))
+    task = create(records)
     rng = np.random.default_rng(0)
     target = rng.choice([0, 1, 4, 9, IGNORE], (3, 6, 7)).astype(np.uint8)
     logits = rng.normal(size=(3, 6, 7, 10)).astype(np.float32)
@@ -149,8 +149,35 @@ def test_weights_come_from_the_training_split(records):
     assert set(maps) == {0, 1, 2, 5, 9}
     weights = create(records, class_weights="inverse", ignored=("Savanna",)).class_weights
     used = maps[maps != 2]
-    expected = [0 if c == 2 or not (maps == c).any() else len(used) / (used == c).sum() for c in range(10)]
+    expected = [len(used) / (used == c).sum() if (maps == c).any() else 0 for c in range(10) if c != 2]
     assert weights == pytest.approx(expected)
+
+
+def test_ignored_classes_are_no_classes_of_the_model(records):
+    task = create(records, ignored=("Savanna",))
+    assert task.scheme.classes == tuple(name for name in IGBP_SIMPLIFIED.classes if name != "Savanna")
+    assert task.scheme.numbers == (1, 2, 4, 5, 6, 7, 8, 9, 10)
+    target = task.target({"lc": tf.constant(np.array([[[[1, 8, 9, 10, 17]]]], np.uint8))})
+    assert target.numpy().tolist() == [[[0, IGNORE, IGNORE, 2, 8]]]
+
+
+def test_pixels_without_data_have_no_class(records, monkeypatch):
+    """A pixel of Sentinel-2 that is 0 in all bands read, and one of Sentinel-1 that is NaN in one."""
+    copy = pipeline._copy
+
+    def with_holes(batches, name, mapped, starts):
+        image = copy(batches, name, mapped, starts)
+        if name == "s2":
+            image[:, :, 3, 5], image[:, 0, 6, 6] = 0, 0
+        elif name == "s1":
+            image[:, 1, 7, 2] = np.nan
+        return image
+
+    monkeypatch.setattr(pipeline, "_copy", with_holes)
+    (_, target, _), *_ = pipeline.load(records, "val", inputs="s1s2", task=create(records), batch_size=4)
+    holes = np.zeros((16, 16), bool)
+    holes[3, 5] = holes[7, 2] = True
+    np.testing.assert_array_equal(target.numpy() == IGNORE, np.broadcast_to(holes, (4, 16, 16)))
 
 
 def test_sum_of_losses_and_class_weights(records):
@@ -174,7 +201,12 @@ def test_scheme_is_that_of_the_labels_unless_another_is_given(records):
     [
         ({"scheme": "multisenge"}, "unknown scheme for classes of igbp 'multisenge'. Known: igbp, igbp_simplified, dfc2020"),
         ({"ignored": ("savanna",)}, "unknown class of igbp_simplified 'savanna'. Did you mean 'Savanna'"),
-        ({"ignored": IGBP_SIMPLIFIED.classes}, "no pixel of the training split has a class"),
+        ({"ignored": IGBP_SIMPLIFIED.classes}, "--ignore names all classes of igbp_simplified"),
+        (
+            {"ignored": [n for n in IGBP_SIMPLIFIED.classes if n != "Snow/Ice"]},
+            "no pixel of split train has one of the classes Snow/Ice",
+        ),
+        ({"loss": "dice+jaccard", "label_smoothing": 0.1}, r"--label_smoothing has no effect on --loss=dice\+jaccard"),
         ({"class_weights": "x"}, "unknown class weights 'x'"),
         ({"loss": "hinge"}, "unknown loss 'hinge'"),
     ],

@@ -61,6 +61,8 @@ def task(experiment: Experiment, records: Records) -> Task:
     """
     if experiment.task == Segmentation.name:
         _check_unused(experiment, "multi_label", "labels", "threshold", "threshold_inclusive")
+        if experiment.encoder_weights == "none" and experiment.first_convolution != Experiment.first_convolution:
+            raise UserError("--first_convolution is for networks with --encoder_weights; without, every layer starts at random")
         return segmentation.create(
             records,
             scheme=experiment.scheme,

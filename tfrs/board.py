@@ -13,6 +13,8 @@ from tfrs.gallery import gallery
 from tfrs.sensors import Sensor
 from tfrs.tasks import Task
 
+SCORES = ("average_f1", "overall_f1", "weighted_f1", "overall_accuracy", "average_accuracy", "mean_iou", "kappa")
+
 
 class Board:
     """Scalars, F1 and IoU per class, patches with their labels, and the graph, under `<run>/tensorboard`."""
@@ -32,8 +34,9 @@ class Board:
         with self.writer.as_default(step=row["epoch"]):
             tf.summary.scalar("loss/train", row["loss"])
             tf.summary.scalar("loss/val", row["val_loss"])
-            for name in ("average_f1", "overall_f1", "overall_accuracy", "mean_iou"):
-                tf.summary.scalar(f"val/{name}", scores[name])
+            for name in SCORES:
+                if name in scores:  # multi-labels have no kappa
+                    tf.summary.scalar(f"val/{name}", scores[name])
             for name, row_of_class in scores["per_class"].items():
                 for score in ("f1", "iou"):
                     if row_of_class[score] is not None:

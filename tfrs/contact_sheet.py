@@ -109,7 +109,7 @@ def _rows(images: layers.Images, like: layers.Images, sensors: Mapping[str, Sens
     rows = {}
     for name, batch in images.items():
         if name not in sensors:
-            table = lookup(schema.fields[name].scheme, schema.fields[name].scheme)
+            table = lookup(schema.fields[name].scheme, schema.scheme(name))
             rows[name] = table[np.minimum(batch[:, 0], len(table) - 1)]
             continue
         sensor = sensors[name]

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfrs import assemble, metrics, plots
 from tfrs.errors import UserError
-from tfrs.experiment import REPORT, Experiment, read_run
+from tfrs.experiment import CHECKPOINTS, REPORT, Experiment, read_run
 from tfrs.gallery import gallery
 from tfrs.records import Records
 from tfrs.storage import write_text
@@ -57,7 +57,7 @@ def best_model(experiment: Experiment, folder: Path, records: Records, task: Tas
     Raises:
         UserError: There are none yet, or they do not fit the records.
     """
-    path = folder / "checkpoints" / BEST
+    path = folder / CHECKPOINTS / BEST
     if not path.exists():
         raise UserError(f"{path}: no such file; the run has not finished an epoch yet")
     keras.config.set_dtype_policy("float32")  # what is scored and exported must run anywhere
@@ -91,6 +91,7 @@ def report(experiment: Experiment, folder: Path, records: Records, task: Task, m
         "split": split,
         "patches": records.count(split),
         "unit": unit,
+        **({"ignored_classes": task.ignored} if task.dense else {}),
         "loss": loss,
         **metrics.scores(matrix, task.scheme.classes),
         "confusion_matrix": matrix.tolist(),
@@ -100,7 +101,8 @@ def report(experiment: Experiment, folder: Path, records: Records, task: Task, m
     plots.save(gallery(dataset, model, task, assemble.sensors(experiment, records)), folder / f"patches{suffix}.png")
     plots.save(plots.confusion(matrix, task.scheme, title, unit), folder / f"confusion{suffix}.png")
     plots.save(plots.class_scores(scores["per_class"], task.scheme, title), folder / f"f1{suffix}.png")
-    write_text(folder / f"report{suffix}.md", to_markdown(scores, suffix))
+    figures = [f"\n![{name}]({name}{suffix}.png)\n" for name in ("confusion", "f1", "patches")]
+    write_text(folder / f"report{suffix}.md", to_markdown(scores) + "".join(figures))
     write_text(folder / REPORT.replace(".json", f"{suffix}.json"), json.dumps(scores, indent=1) + "\n")
     return scores
 
@@ -109,7 +111,7 @@ def read_report(folder: Path) -> dict:
     return json.loads((folder / REPORT).read_text())
 
 
-def to_markdown(scores: dict, suffix: str = "") -> str:
+def to_markdown(scores: dict) -> str:
     """The report in the form of Schmitt & Wu 2021, Table 4, and of Wenger et al. 2022, Tables 3 and 4: a row per class, then
     the summary scores, in per cent.
     """
@@ -138,12 +140,10 @@ def to_markdown(scores: dict, suffix: str = "") -> str:
     }
     rows += ["", "| Score | |", "|---|---:|"]
     rows += [f"| {label} | {percent(scores[name])} |" for name, label in labels.items() if name in scores]
-    absent = ", ".join(scores["absent_classes"])
+    absent = "; ".join(scores["absent_classes"])
     note = f"\nAbsent from the reference, left out of the averages over classes: {absent}.\n" if absent else ""
+    if ignored := "; ".join(scores.get("ignored_classes", ())):
+        note += f"\nIgnored, neither learned nor scored: {ignored}.\n"
     if scores["task"] == "multi_label":
         note += "\nOverall accuracy is the share of right yes/no decisions over all patches and classes.\n"
-    return (
-        head
-        + "\n".join(rows)
-        + f"\n{note}\n![Confusion](confusion{suffix}.png)\n\n![F1](f1{suffix}.png)\n\n![Patches](patches{suffix}.png)\n"
-    )
+    return head + "\n".join(rows) + f"\n{note}"

@@ -1,6 +1,8 @@
 """A training run as a flat, frozen list of settings, and the folder that belongs to it."""
 
+import csv
 import dataclasses
+import io
 import math
 import time
 from dataclasses import dataclass, field, fields
@@ -14,6 +16,7 @@ from tfrs.storage import write_text
 
 FLAGS_FILE = "flags.txt"
 REPORT = "report.json"
+CHECKPOINTS = "checkpoints"
 EXPORT = "export"
 SEGMENT = "segment"  # kind of the runs that label pixels
 
@@ -30,6 +33,9 @@ _RANGES = {
     "seed": (0, 2**32 - 1),
     "threshold": (0, 1),
     "dropout": (0, 0.99),
+    "learning_rate": (0, math.inf),
+    "decay": (0, math.inf),
+    "warmup_epochs": (0, math.inf),
     "label_smoothing": (0, 0.99),
 }
 
@@ -57,19 +63,23 @@ class Experiment:
         "", "multi_label: stored (the records' own), or fractions (classes above --threshold); empty: as the data set has it"
     )
     scheme: str = _setting(
-        "", "merge the records' classes into this scheme, e.g. multisenge_urban; empty: that of the records' labels"
+        "",
+        "merge the records' classes into this scheme: igbp_simplified, dfc2020, bigearthnet_19 or multisenge_urban; "
+        "empty: that of the records' labels",
     )
     threshold: float = _setting(0.1, "multi_label: a class is a label above this fraction of the patch")
     threshold_inclusive: bool = _setting(
         False, "multi_label: a fraction equal to the threshold is a label too (reference code)"
     )
-    ignore: tuple[str, ...] = _setting((), "segmentation: classes whose pixels are ignored, e.g. Savanna")
+    ignore: tuple[str, ...] = _setting(
+        (), "segmentation: classes to leave out, by name, e.g. Savanna or '\"Groves, Hedges\",Wetlands'"
+    )
     loss: str = _setting(
         "cross_entropy", "segmentation: cross_entropy, focal, dice, jaccard, or a sum such as cross_entropy+0.5*dice"
     )
     class_weights: str = _setting(
         "none",
-        "segmentation: none, or by the frequency f in train: inverse (1/f), sum_1000, balanced (mean over the pixels 1), "
+        "segmentation, cross_entropy and focal: none, or by the frequency f in train: inverse (1/f), sum_1000, balanced (mean over the pixels 1), "
         "median (frequency balancing)",
     )
     encoder_weights: str = _setting("none", "segmentation: none, imagenet, or a file with weights of the encoder")
@@ -130,14 +140,18 @@ class Experiment:
 
 
 def _text(value) -> str:
-    return ",".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, tuple):  # as absl reads lists: a class name may hold a comma
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(value)
+        return line.getvalue()
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _value(default, text: str):
     if isinstance(default, bool):
         return text == "true"
     if isinstance(default, tuple):
-        return tuple(text.split(",")) if text else ()
+        return tuple(next(csv.reader([text]), ()))
     return type(default)(text)
 
 
@@ -149,13 +163,7 @@ def open_run(experiment: Experiment, kind: str) -> tuple[Experiment, Path]:
     Raises:
         UserError: The folder belongs to a run with other settings.
     """
-    if not experiment.run_dir:
-        name = f"{kind}-{experiment.model}-{''.join(c if c.isalnum() or c == '_' else '-' for c in experiment.input)}"
-        for folder in sorted(Path("runs").glob(f"{name}-*"), reverse=True):
-            same = dataclasses.replace(experiment, run_dir=str(folder))
-            if not is_finished(folder) and _read_flags(folder) == same:
-                return same, folder
-        experiment = dataclasses.replace(experiment, run_dir=f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    experiment = place_run(experiment, kind)
     folder = Path(experiment.run_dir)
     found = _read_flags(folder)
     # The same folder may be named by another path; the settings are what must agree.
@@ -164,6 +172,23 @@ def open_run(experiment: Experiment, kind: str) -> tuple[Experiment, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / FLAGS_FILE, experiment.to_flags())
     return experiment, folder
+
+
+def place_run(experiment: Experiment, kind: str) -> Experiment:
+    """The settings with the run's folder: as given, or that of the newest unfinished run of the same settings, or a new one."""
+    if experiment.run_dir:
+        return experiment
+    name = f"{kind}-{experiment.model}-{''.join(c if c.isalnum() or c == '_' else '-' for c in experiment.input)}"
+    for folder in sorted(Path("runs").glob(f"{name}-*"), reverse=True):
+        same = dataclasses.replace(experiment, run_dir=str(folder))
+        if not is_finished(folder) and _read_flags(folder) == same:
+            return same
+    return dataclasses.replace(experiment, run_dir=f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a run has saved the state of an epoch."""
+    return (folder / CHECKPOINTS / "checkpoint").exists()
 
 
 def is_finished(folder: Path) -> bool:

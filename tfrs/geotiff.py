@@ -14,7 +14,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from tfrs import archive, tiff
-from tfrs.errors import BadPatch
+from tfrs.errors import BadPatch, UserError
 
 # Neither sidecar files nor a directory listing are wanted for a patch, and one file has one reader.
 _OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
@@ -153,6 +153,15 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
+@contextlib.contextmanager
+def _told(path):
+    """Turn what rasterio says of a file that it cannot write into a UserError."""
+    try:
+        yield
+    except RasterioError as error:
+        raise UserError(f"{path}: cannot be written ({_innermost(error)})") from error
+
+
 def write(path: str | os.PathLike, raster: Raster, colors: Mapping[int, Sequence[int]] | None = None, **profile) -> None:
     """Write a raster, as an uncompressed GeoTIFF unless `profile` says otherwise.
 
@@ -171,14 +180,14 @@ def write(path: str | os.PathLike, raster: Raster, colors: Mapping[int, Sequence
         "transform": rasterio.Affine(*raster.transform) if raster.crs else None,
         "nodata": raster.nodata,
     }
-    with warnings.catch_warnings(), rasterio.Env(**_OPTIONS):
+    with _told(path), warnings.catch_warnings(), rasterio.Env(**_OPTIONS):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(str(path), "w", **{**options, **profile}) as target:
+            if colors:  # before the pixels: afterwards, the file would not say that it has a palette
+                target.write_colormap(1, {value: tuple(color) for value, color in colors.items()})
             target.write(raster.data)
             if raster.descriptions:
                 target.descriptions = raster.descriptions
-            if colors:
-                target.write_colormap(1, {value: tuple(color) for value, color in colors.items()})
 
 
 def project(x: np.ndarray, y: np.ndarray, source: str, target: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Class schemes: ordered names, numbers and colours, and the maps between schemes."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,11 @@ class Scheme:
 
     def to_json(self) -> dict:
         return {"name": self.name, "classes": self.classes, "numbers": self.numbers, "colors": self.colors}
+
+    def without(self, classes: Collection[str]) -> "Scheme":
+        """The scheme without some of its classes; the others keep their numbers and colours."""
+        rows = zip(self.numbers, self.classes, self.colors, strict=True)
+        return _scheme(self.name, [row for row in rows if row[1] not in classes])
 
     def palette(self) -> np.ndarray:
         """Colours (256, 3) uint8 by class id; black for IGNORE and ids that are no class."""
@@ -84,14 +89,7 @@ IGBP_SIMPLIFIED = _scheme(
 
 # The classes of the IEEE GRSS Data Fusion Contest 2020 (Yokoya et al. 2020): the simplified ones without Savanna and Snow/Ice,
 # which do not occur in its high-resolution reference; their numbers and colours stay.
-DFC2020 = _scheme(
-    "dfc2020",
-    [
-        row
-        for row in zip(IGBP_SIMPLIFIED.numbers, IGBP_SIMPLIFIED.classes, IGBP_SIMPLIFIED.colors, strict=True)
-        if row[1] not in ("Savanna", "Snow/Ice")
-    ],
-)
+DFC2020 = replace(IGBP_SIMPLIFIED.without(("Savanna", "Snow/Ice")), name="dfc2020")
 
 # The class folders of EuroSAT in alphabetical order; the publication has no numbers and no colours, so both are ours.
 EUROSAT = _scheme(
@@ -266,15 +264,15 @@ def merge_matrix(source: str, target: str) -> np.ndarray:
     return (np.array(ids)[:, None] == np.arange(len(SCHEMES[target].classes))).astype(np.float32)
 
 
-def lookup(source: str, target: str, ignored: Iterable[str] = ()) -> np.ndarray:
+def lookup(source: str, target: Scheme) -> np.ndarray:
     """Class ids of `target`, or IGNORE, for the numbers of a map of `source`; the last entry stands for all higher numbers.
 
     Args:
-        ignored: Classes of the target whose pixels are to be ignored.
+        target: A scheme that `source` is merged into, or some of its classes (`Scheme.without`).
     """
-    scheme = SCHEMES[source]
+    scheme, whole = SCHEMES[source], SCHEMES[target.name]
     table = np.full(max(scheme.numbers) + 2, IGNORE, np.uint8)
-    for number, merged in zip(scheme.numbers, merged_ids(source, target), strict=True):
-        if merged != DROPPED and SCHEMES[target].classes[merged] not in ignored:
-            table[number] = merged
+    for number, merged in zip(scheme.numbers, merged_ids(source, target.name), strict=True):
+        if merged != DROPPED and whole.classes[merged] in target.classes:
+            table[number] = target.classes.index(whole.classes[merged])
     return table

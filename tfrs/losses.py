@@ -40,6 +40,7 @@ def jaccard(target, logits, valid, weights, smoothing: float):
 
 
 LOSSES: dict[str, Loss] = {loss.__name__: loss for loss in (cross_entropy, focal, dice, jaccard)}
+SMOOTHED = ("cross_entropy", "focal")  # means over pixels, with class weights and smoothed labels
 
 
 def _entropy(target, logits, smoothing: float):

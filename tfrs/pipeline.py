@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfrs import ops
 from tfrs.augment import dates, layers, seeds
 from tfrs.errors import UserError, unknown
+from tfrs.labels import IGNORE
 from tfrs.records import Records
 from tfrs.sensors import Sensor, resolve, select
 from tfrs.tasks import Task
@@ -152,6 +153,16 @@ class _Batches:
         number = dates.chosen(self.date, self.seeds(rows["key"], epoch), rows[f"steps_{name}"])
         return rows[f"at_{name}"].astype(np.int64) + number * field.nbytes
 
+    def missing(self, tensors: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Pixels (B, H, W) where a sensor has no data: nodata in all bands, or NaN in one."""
+        found = []
+        for name, sensor in self.sensors.items():
+            if sensor.nodata is not None:
+                found.append(tf.reduce_all(tensors[name] == sensor.nodata, axis=1))
+            elif tensors[name].dtype.is_floating:
+                found.append(tf.reduce_any(tf.math.is_nan(tensors[name]), axis=1))
+        return tf.reduce_any(found, axis=0) if found else False
+
     def augment(self, images: layers.Images, keys: Iterable[bytes], epoch: int) -> tuple[layers.Images, np.ndarray]:
         """Rasters of `part` from those of `rows`, and how much of each record of `rows` is its own."""
         images, share = ops.apply(self.chain, images, self.seeds(keys, epoch))
@@ -174,6 +185,8 @@ class _Batches:
         known = {name: (count if name in self.rasters else rows, *shapes[name]) for name in self.names}
         tensors = {name: tf.ensure_shape(t, known[name]) for name, t in zip(self.names, values, strict=True)}
         target = task.target({name: tensors[name] for name in task.columns})
+        if task.dense:  # where there is nothing to see, there is nothing to learn
+            target = tf.where(self.missing(tensors), tf.cast(IGNORE, target.dtype), target)
         if self.chain.mixing and not task.dense:  # maps are mixed with their images
             target, share = task.soft(target), tf.ensure_shape(share, (rows,))[:-1, None]
             target = share * target[:-1] + (1 - share) * target[1:]

@@ -25,12 +25,10 @@ ENCODERS = (
     *("vgg16", "vgg19", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("densenet121", "densenet169", "densenet201", "mobilenet", "mobilenetv2"),
 )
+_LAMBDA = "its Lambda layers cannot be loaded again by Keras 3"
 REFUSED_ENCODERS = {
-    **dict.fromkeys(
-        ("seresnet18", "seresnet34", "seresnet50", "seresnet101", "seresnet152", "seresnext50", "seresnext101", "senet154"),
-        "its Lambda layers cannot be loaded again by Keras 3",
-    ),
-    **dict.fromkeys(("resnext50", "resnext101", "inceptionresnetv2"), "its Lambda layers cannot be loaded again by Keras 3"),
+    **dict.fromkeys(("seresnet18", "seresnet34", "seresnet50", "seresnet101", "seresnet152", "senet154"), _LAMBDA),
+    **dict.fromkeys(("seresnext50", "seresnext101", "resnext50", "resnext101", "inceptionresnetv2"), _LAMBDA),
     **{f"efficientnetb{n}": "its activation is known to Keras only where the package was imported before" for n in range(8)},
     "inceptionv3": "its layers have no names of their own, by which pretrained weights could find them",
 }
@@ -69,6 +67,8 @@ def segmenter(name: str):
         UserError: The name is unknown, or means an encoder of segmentation-models that does not work with Keras 3.
     """
     decoder, _, encoder = name.partition("_")
+    if name in MODELS:
+        raise UserError(f"{name} is a classifier; to label pixels take e.g. unet_vgg16 or deeplabv3plus_resnet50 (see --help)")
     if decoder in DECODERS and encoder in REFUSED_ENCODERS:
         raise UserError(f"{name}: {encoder} cannot be used, {REFUSED_ENCODERS[encoder]}. Encoders: {', '.join(ENCODERS)}.")
     return _load("model", SEGMENTERS, name)

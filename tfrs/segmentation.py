@@ -19,8 +19,8 @@ class Segmentation(Task):
     Target: class ids (B, H, W) uint8, `labels.IGNORE` where a pixel has none. Logits: (B, H, W, classes).
 
     Attributes:
-        source: Scheme of the map in the records; merged into `scheme`.
-        ignored: Classes of `scheme` whose pixels are neither learned from nor scored.
+        source: Scheme of the map in the records; merged into `scheme`, which has none of the `ignored` classes.
+        ignored: Classes whose pixels are neither learned from nor scored, and that are never predicted.
         terms: Factor and name of each loss (`losses.parse`).
         class_weights: Weight of the pixels of each class in the losses that are means over pixels.
         label_smoothing: Share of a pixel's target spread over all classes.
@@ -36,7 +36,7 @@ class Segmentation(Task):
 
     def target(self, columns):
         (numbers,) = columns.values()
-        table = lookup(self.source, self.scheme.name, self.ignored)
+        table = lookup(self.source, self.scheme)
         return tf.gather(table, tf.minimum(tf.cast(numbers[:, 0], tf.int32), len(table) - 1))
 
     def size(self, target):
@@ -83,7 +83,7 @@ def create(
         class_weights: A name of `losses.CLASS_WEIGHTS`.
 
     Raises:
-        UserError: The records have no map, or a name is unknown.
+        UserError: The records have no map, a name is unknown, or a split has no pixel to learn from or to score.
     """
     schema = records.schema
     counted = records.manifest["splits"].get("train", {"classes": {}})["classes"]
@@ -100,7 +100,21 @@ def create(
     for name in ignored:
         if name not in merged_scheme.classes:
             raise unknown(f"class of {merged_scheme.name}", name, merged_scheme.classes)
-    pixels = np.array(counted[field]) @ merge_matrix(source.name, merged_scheme.name)
-    pixels[[merged_scheme.classes.index(name) for name in ignored]] = 0
-    weights = losses.class_weights(pixels, class_weights)
-    return Segmentation(merged_scheme, (field,), source.name, tuple(ignored), losses.parse(loss), weights, label_smoothing)
+    if not set(merged_scheme.classes) - set(ignored):
+        raise UserError(f"--ignore names all classes of {merged_scheme.name}; none is left to learn")
+    chosen = merged_scheme.without(ignored)
+    kept = [name in chosen.classes for name in merged_scheme.classes]
+    pixels = {
+        split: (np.array(content["classes"][field]) @ merge_matrix(source.name, merged_scheme.name))[kept]
+        for split, content in records.manifest["splits"].items()
+    }
+    for split, counts in pixels.items():
+        if not counts.any() and records.count(split):
+            raise UserError(
+                f"{records.directory}: no pixel of split {split} has one of the classes {'; '.join(chosen.classes)}"
+            )
+    weights = losses.class_weights(pixels["train"], class_weights)
+    terms = losses.parse(loss)
+    if label_smoothing and not any(name in losses.SMOOTHED for _, name in terms):
+        raise UserError(f"--label_smoothing has no effect on --loss={loss}; it is for {', '.join(losses.SMOOTHED)}")
+    return Segmentation(chosen, (field,), source.name, tuple(ignored), terms, weights, label_smoothing)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfrs import assemble, evaluate, metrics
 from tfrs.board import Board
 from tfrs.errors import UserError
-from tfrs.experiment import SEGMENT, Experiment, is_finished, open_run
+from tfrs.experiment import CHECKPOINTS, SEGMENT, Experiment, is_begun, is_finished, open_run, place_run
 from tfrs.export import export
 from tfrs.progress import progress
 from tfrs.records import Records
@@ -37,6 +37,7 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
     """
     if (experiment.task == Segmentation.name) != (kind == SEGMENT):
         raise UserError(f"--task={experiment.task} is not for this command: segmentation is python -m experiments.{SEGMENT}'s")
+    experiment = place_run(experiment, kind)
     strategy = assemble.devices(experiment)
     records = Records(experiment.records)
     for split in ("train", "val"):
@@ -44,7 +45,8 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
             raise UserError(f"{records.directory} has no {split} split; build records with --val_fraction or --split_file")
     task = assemble.task(experiment, records)
     with strategy.scope():
-        model = assemble.model(experiment, records, task)
+        # A run that is continued has weights of its own; the file of pretrained ones may be gone.
+        model = assemble.model(experiment, records, task, pretrained=not is_begun(Path(experiment.run_dir)))
         optimizer = assemble.optimizer(experiment, -(-records.count("train") // experiment.batch_size))
         optimizer.build(model.trainable_variables)
     # Wrong settings show before a folder is made.
@@ -90,7 +92,7 @@ def fit(
     checkpoint = tf.train.Checkpoint(
         model=model, optimizer=optimizer, random=random, epoch=epoch, best=best, best_epoch=best_epoch
     )
-    manager = tf.train.CheckpointManager(checkpoint, str(folder / "checkpoints"), max_to_keep=2, checkpoint_name="epoch")
+    manager = tf.train.CheckpointManager(checkpoint, str(folder / CHECKPOINTS), max_to_keep=2, checkpoint_name="epoch")
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_consumed()
         print(f"continuing after epoch {int(epoch)} (best {MONITOR} {float(best):.4f} of epoch {int(best_epoch)})")
@@ -111,7 +113,7 @@ def fit(
             seconds = time.perf_counter() - start
             if not math.isfinite(loss):
                 raise UserError(
-                    f"the training loss of epoch {number} is {loss}; the last good state is kept in {folder / 'checkpoints'}. "
+                    f"the training loss of epoch {number} is {loss}; the last good state is kept in {folder / CHECKPOINTS}. "
                     "Lower --learning_rate in a new --run_dir, or look for extreme values with tfrecords_builder show"
                 )
             share_batch_statistics(strategy, model)
@@ -132,7 +134,7 @@ def fit(
             }
             with _storing(folder):
                 if better:
-                    _save_weights(model, folder / "checkpoints" / evaluate.BEST)
+                    _save_weights(model, folder / CHECKPOINTS / evaluate.BEST)
                     board.patches(number, val, model)
                 history.append(row)
                 board.epoch(row, scores)
@@ -200,7 +202,7 @@ def _storing(folder: Path):
     try:
         yield
     except (OSError, RuntimeError, tf.errors.OpError) as error:
-        for left in [*(folder / "checkpoints").glob("saving-*"), *(folder / "checkpoints").glob("*_temp")]:
+        for left in [*(folder / CHECKPOINTS).glob("saving-*"), *(folder / CHECKPOINTS).glob("*_temp")]:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         reason = "the disk is full" if "No space left" in str(error) or "errno = 28" in str(error) else str(error)
         raise UserError(

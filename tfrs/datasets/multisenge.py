@@ -162,7 +162,8 @@ class MultiSenGE(Dataset):
         for path, image in ((s2_path, s2), (s1_path, s1)):
             _check_crs(path, image, patch)
             check_same_grid(path, image, patch.ground_reference(root), reference)
-        return _digital_numbers(s2_path, s2), check(s1_path, s1, "float32", (2, SIZE, SIZE))
+        s2 = check(s2_path, digital_numbers(s2_path, s2), "uint16", (len(FILE_BANDS), SIZE, SIZE), nodata=0)
+        return s2, check(s1_path, s1, "float32", (2, SIZE, SIZE))
 
     def synthesize(self, root: Path, n: int, seed: int) -> None:
         from tfrs import synthetic_multisenge
@@ -196,14 +197,18 @@ def _check_place(path: Path, raster: Raster, name: str) -> None:
         raise BadPatch(path, f"lies at {raster.transform[2]:.0f} {raster.transform[5]:.0f}, by its name at {corner(name)}")
 
 
-def _digital_numbers(path: Path, raster: Raster) -> np.ndarray:
-    """Sentinel-2 pixels as uint16; Theia's nodata value becomes 0, that of the sensor."""
-    if raster.data.dtype == "int16":
-        data = np.where(raster.data == THEIA_NODATA, 0, raster.data)
-        if (data < 0).any():
-            raise BadPatch(path, f"{int((data < 0).sum())} values are negative, the lowest {data.min()}")
-        raster = dataclasses.replace(raster, data=data.astype(np.uint16), nodata=None)
-    return check(path, raster, "uint16", (len(FILE_BANDS), SIZE, SIZE), nodata=0)
+def digital_numbers(path: Path | str, raster: Raster) -> Raster:
+    """A Sentinel-2 file as uint16; Theia's nodata value becomes 0, that of the sensor.
+
+    Raises:
+        BadPatch: Another value is negative.
+    """
+    if raster.data.dtype != "int16":
+        return raster
+    data = np.where(raster.data == THEIA_NODATA, 0, raster.data)
+    if (data < 0).any():
+        raise BadPatch(path, f"{int((data < 0).sum())} values are negative, the lowest {data.min()}")
+    return dataclasses.replace(raster, data=data.astype(np.uint16), nodata=None)
 
 
 def _ground_reference(path: Path, raster: Raster) -> Sample:

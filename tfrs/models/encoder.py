@@ -1,5 +1,6 @@
 """Encoders with ImageNet weights: their file, the layers it fills in a network, the input these weights expect."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,20 +82,33 @@ def pretrained(encoder: Encoder, weights: str) -> keras.Model:
         UserError: They cannot be fetched, the file is missing, or it holds something else.
     """
     wanted = f"the weights of {encoder.name} without its top (.h5, .weights.h5 or .keras)"
-    if weights == "imagenet":
-        try:
-            return encoder.build(3, "imagenet")
-        except Exception as error:  # Keras raises a bare Exception when the download fails
-            raise UserError(
-                f"ImageNet weights of {encoder.name}: {error}. Where there is no network, give the path of a file with {wanted}"
-            ) from error
-    if not Path(weights).is_file():
-        raise UserError(f"encoder weights {weights!r}: no such file. Give none, imagenet, or the path of a file with {wanted}")
+    with warnings.catch_warnings():
+        # What Keras warns of is the rule here (no fixed size), or said by the error that follows.
+        warnings.filterwarnings("ignore", "`input_shape` is undefined|Skipping nested container", UserWarning)
+        if weights == "imagenet":
+            return _downloaded(encoder, wanted)
+        return _from_file(encoder, Path(weights), wanted)
+
+
+def _downloaded(encoder: Encoder, wanted: str) -> keras.Model:
+    try:
+        return encoder.build(3, "imagenet")
+    except Exception as error:  # Keras raises a bare Exception when the download fails
+        raise UserError(
+            f"ImageNet weights of {encoder.name}: {error}. Where there is no network, give the path of a file with {wanted}"
+        ) from error
+
+
+def _from_file(encoder: Encoder, path: Path, wanted: str) -> keras.Model:
+    if not path.is_file():
+        raise UserError(
+            f"encoder weights {str(path)!r}: no such file. Give none, imagenet, or the path of a file with {wanted}"
+        )
     model = encoder.build(3)
     try:
-        model.load_weights(weights)
+        model.load_weights(path)
     except Exception as error:  # ValueError, OSError, KeyError or BadZipFile, by what is wrong
-        raise UserError(f"{weights} does not hold {wanted}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} does not hold {wanted}: {str(error).splitlines()[0]}") from error
     return model
 
 
