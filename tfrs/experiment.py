@@ -79,8 +79,8 @@ class Experiment:
     )
     class_weights: str = _setting(
         "none",
-        "segmentation, cross_entropy and focal: none, or by the frequency f in train: inverse (1/f), sum_1000, balanced (mean over the pixels 1), "
-        "median (frequency balancing)",
+        "segmentation, in cross_entropy and focal: none, or by the frequency f in train: inverse (1/f), sum_1000, "
+        "balanced (mean over the pixels 1), median (frequency balancing)",
     )
     encoder_weights: str = _setting("none", "segmentation: none, imagenet, or a file with weights of the encoder")
     first_convolution: str = _setting(
