@@ -1,5 +1,6 @@
 """What TensorBoard shows of a run."""
 
+import contextlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.hparams import api
 
 from tfrs import plots
+from tfrs.experiment import Experiment
 from tfrs.gallery import gallery
 from tfrs.sensors import Sensor
 from tfrs.tasks import Task
@@ -55,6 +58,16 @@ class Board:
         """A graph, such as that of the training step."""
         with self.writer.as_default(step=0):
             tf.summary.graph(graph)
+
+
+def write_settings(folder: Path, experiment: Experiment, scores: Mapping[str, float]) -> None:
+    """The settings of a run beside its final scores, for TensorBoard's HParams tab, which compares runs."""
+    values = {name: value for name, value in vars(experiment).items() if name != "run_dir"}
+    with contextlib.closing(tf.summary.create_file_writer(str(folder))) as writer, writer.as_default(step=0):
+        api.hparams({name: ",".join(value) if isinstance(value, tuple) else value for name, value in values.items()})
+        for name in SCORES:
+            if name in scores:
+                tf.summary.scalar(f"final/{name}", scores[name])
 
 
 def pixels(figure) -> np.ndarray:

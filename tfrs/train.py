@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs import assemble, evaluate, metrics
-from tfrs.board import Board
+from tfrs.board import Board, write_settings
 from tfrs.errors import UserError
 from tfrs.experiment import CHECKPOINTS, SEGMENT, Experiment, is_begun, is_finished, open_run, place_run
 from tfrs.export import export
@@ -23,6 +23,7 @@ from tfrs.segmentation import Segmentation
 from tfrs.storage import replacing
 from tfrs.tasks import Task
 
+TENSORBOARD = "tensorboard"
 MONITOR = "average_f1"  # of the validation split; not its loss, which the padding of Keras would enter
 
 
@@ -61,6 +62,7 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
         fit(experiment, folder, records, task, model, optimizer, strategy)
         best = evaluate.best_model(experiment, folder, records, task)
         scores = evaluate.report(experiment, folder, records, task, best, evaluate.final_split(records))
+        write_settings(folder / TENSORBOARD, experiment, scores)
         export(experiment, folder, records, task, best, scores)
     scores = evaluate.read_report(folder)
     return {name: value for name, value in scores.items() if isinstance(value, float)}
@@ -104,7 +106,7 @@ def fit(
     val = assemble.batches(experiment, records, task, "val")
     count = records.count("train")
     history = History(folder / "history.csv", int(epoch))
-    with Board(folder / "tensorboard", task, assemble.sensors(experiment, records)) as board:
+    with Board(folder / TENSORBOARD, task, assemble.sensors(experiment, records)) as board:
         board.graph(train_step.get_concrete_function(*train.element_spec).graph)
         while int(epoch) < experiment.epochs and int(epoch) - int(best_epoch) < experiment.patience:
             number = int(epoch.assign_add(1))
