@@ -1,5 +1,7 @@
 """From the settings of an experiment to its devices, task, model, optimizer and batches."""
 
+from collections.abc import Mapping
+
 import keras
 import tensorflow as tf
 
@@ -104,31 +106,35 @@ def model(experiment: Experiment, records: Records, task: Task, *, pretrained: b
     Raises:
         UserError: The model's name or a setting of it is unknown, or of another task.
     """
-    if task.dense:
-        if experiment.fusion != Experiment.fusion:
-            raise UserError("--fusion is for classifiers; segmentation concatenates the channels of all sensors")
-        return build_segmenter(
-            experiment.model,
-            sensors(experiment, records),
-            task,
-            records.statistics,
-            normalization=experiment.normalization,
-            entropy=experiment.entropy,
-            size=records.schema.fields[task.columns[0]].shape[-1],
-            encoder_weights=experiment.encoder_weights,
-            first_convolution=experiment.first_convolution,
-            load=pretrained,
-            dropout=experiment.dropout,
-        )
-    return build(
+    size = records.schema.fields[next(iter(sensors(experiment, records)))].shape[-1]
+    return network(experiment, sensors(experiment, records), task, records.statistics, size, pretrained=pretrained)
+
+
+def network(
+    experiment: Experiment,
+    inputs: Mapping[str, Sensor],
+    task: Task,
+    statistics: Mapping[str, Mapping[str, Mapping[str, float]]],
+    size: int,
+    *,
+    pretrained: bool,
+) -> keras.Model:
+    """As `model`, for sensors and statistics from elsewhere than records, such as a card."""
+    options = {"normalization": experiment.normalization, "dropout": experiment.dropout, "entropy": experiment.entropy}
+    if not task.dense:
+        return build(experiment.model, inputs, task, statistics, fusion=experiment.fusion, **options)
+    if experiment.fusion != Experiment.fusion:
+        raise UserError("--fusion is for classifiers; segmentation concatenates the channels of all sensors")
+    return build_segmenter(
         experiment.model,
-        sensors(experiment, records),
+        inputs,
         task,
-        records.statistics,
-        fusion=experiment.fusion,
-        normalization=experiment.normalization,
-        dropout=experiment.dropout,
-        entropy=experiment.entropy,
+        statistics,
+        size=size,
+        encoder_weights=experiment.encoder_weights,
+        first_convolution=experiment.first_convolution,
+        load=pretrained,
+        **options,
     )
 
 

@@ -86,6 +86,7 @@ class Experiment:
     first_convolution: str = _setting(
         "mean", "encoder weights for other than three channels: mean (of the kernels of the three) or random"
     )
+    init_from: str = _setting("", "a run or export whose weights this run starts from, as far as they fit, by name and band")
     fusion: str = _setting("early", "early (channel concatenation) or late (an encoder per sensor)")
     normalization: str = _setting("records", "statistics of the records, or a published set: sen12ms, bigearthnet")
     entropy_levels: int = _setting(Entropy.levels, "eNDVI: number of grey levels of NDVI, 2 to 16")

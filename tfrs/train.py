@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfrs import assemble, evaluate, metrics
+from tfrs import assemble, evaluate, metrics, transfer
 from tfrs.board import Board, write_settings
 from tfrs.errors import UserError
 from tfrs.experiment import CHECKPOINTS, SEGMENT, Experiment, is_begun, is_finished, open_run, place_run
@@ -45,9 +45,16 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
         if split not in records.manifest["splits"]:
             raise UserError(f"{records.directory} has no {split} split; build records with --val_fraction or --split_file")
     task = assemble.task(experiment, records)
+    # A run that is continued has weights of its own; what it started from may be gone.
+    begun = is_begun(Path(experiment.run_dir))
     with strategy.scope():
-        # A run that is continued has weights of its own; the file of pretrained ones may be gone.
-        model = assemble.model(experiment, records, task, pretrained=not is_begun(Path(experiment.run_dir)))
+        model = assemble.model(experiment, records, task, pretrained=not begun and not experiment.init_from)
+        if experiment.init_from and not begun:
+            inputs = assemble.sensors(experiment, records)
+            channels = {name: sensor.channels for name, sensor in inputs.items()}
+            network = transfer.Network(model, experiment, channels, task.scheme.classes)
+            left = transfer.start_from(Path(experiment.init_from), network)
+            print(f"weights of {experiment.init_from}" + (f"; not for {'; '.join(left)}" if left else ""))
         optimizer = assemble.optimizer(experiment, -(-records.count("train") // experiment.batch_size))
         optimizer.build(model.trainable_variables)
     # Wrong settings show before a folder is made.
