@@ -13,6 +13,7 @@ Draw patches of records with their labels and maps and, in the rows below, as tr
   python -m experiments.show --records records/sen12ms
   python -m experiments.show --records records/sen12ms --augment dihedral,rotate:30,speckle --epoch 3
   python -m experiments.show --records records/eurosat --keys River_12,Forest_7 --augment resized_crop:64,cutmix
+  python -m experiments.show --records records/sen12ms --where "label=Forest|Wetlands,scene=ROIs1158_spring_*"
 
 The same --input, --seed and --epoch draw what training draws for a record; only its neighbour (mixup, cutmix) is another.
 """
@@ -21,11 +22,11 @@ The same --input, --seed and --epoch draw what training draws for a record; only
 def main(arguments: list[str]) -> None:
     command.no_arguments(arguments)
     given = flags.FLAGS
-    from tfrs import contact_sheet, plots
+    from tfrs import contact_sheet, plots, selection
     from tfrs.records import Records
     from tfrs.storage import replacing
 
-    records, output = Records(given.records), Path(given.output)
+    records, output = selection.where(Records(given.records), given["where"].value), Path(given.output)
     numbers = contact_sheet.choose(records, given.split, count=given.count, keys=given["keys"].value, seed=given.seed)
     figure, text = contact_sheet.show(
         records,
@@ -49,6 +50,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("input", "", "bands to read, as of experiments.classify; empty: all")
     flags.DEFINE_integer("count", 8, "number of patches, drawn with --seed", lower_bound=1)
     flags.DEFINE_list("keys", [], "patches to show instead, by their keys")
+    flags.DEFINE_list("where", [], settings["where"].metadata["help"])
     flags.DEFINE_list("augment", [], settings["augment"].metadata["help"])
     flags.DEFINE_string("date", "", "records of series, one image of each: first, or random by --seed and --epoch")
     flags.DEFINE_integer("seed", 0, "seed of the choice and of the augmentations", lower_bound=0)

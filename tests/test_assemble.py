@@ -3,6 +3,7 @@ import math
 import keras
 import pytest
 import tensorflow as tf
+from small_records import write_records
 
 from tfrs import assemble
 from tfrs.errors import UserError
@@ -32,3 +33,9 @@ def test_learning_rate_over_the_steps(schedule, warmup):
 def test_optimizers_by_name(name):
     made = assemble.optimizer(Experiment(optimizer=name, learning_rate=0.25), 1)
     assert type(made).__name__.lower() == name and float(made.learning_rate) == 0.25
+
+
+def test_a_fold_needs_the_number_of_folds(tmp_path):
+    records = write_records(tmp_path, train=3)
+    with pytest.raises(UserError, match=r"--fold=2 needs --folds"):
+        assemble.records(Experiment(records=str(records.directory), fold=2))

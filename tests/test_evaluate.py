@@ -144,6 +144,21 @@ def test_other_splits_leave_the_report_alone(records, tmp_path):
     assert "![confusion](confusion-val.png)" in (tmp_path / "report-val.md").read_text()
 
 
+def test_a_part_of_a_split_has_a_report_of_its_own(records, tmp_path):
+    _, model = begin(records, tmp_path)
+    logits, samples = outputs(model, records, "test")
+    report = evaluate.run(tmp_path, "test", ["key!=*_1?", "label!=Water"])
+    kept = [s["key"][-2:-1] != "1" and CLASSES[s["label"]] != "Water" for s in samples]
+    assert 0 < sum(kept) < 11
+    assert_scores(report, np.array([s["label"] for s in samples])[kept], logits.argmax(axis=1)[kept], False)
+    assert (report["patches"], report["selection"]) == (sum(kept), "key!=*_1?; label!=Water")
+    assert json.loads((tmp_path / "report-part.json").read_text()) == report
+    assert (
+        f"{sum(kept)} patches of `{records.directory}` (key!=*_1?; label!=Water), " in (tmp_path / "report-part.md").read_text()
+    )
+    assert not (tmp_path / "report.json").exists()
+
+
 def test_val_is_the_final_split_where_there_is_no_test(records, tmp_path):
     fewer = write_records(tmp_path / "records", train=5, val=4)
     assert evaluate.final_split(fewer) == "val" and evaluate.final_split(records) == "test"

@@ -14,6 +14,8 @@ from tfrs.labels import BIGEARTHNET_19, MULTISENGE
 CHANGES = {
     "model": "densenet121",
     "input": "s2:B04,B03+s1:VV",
+    "where": ("label=Forest|Savanna", "labels=Beaches, dunes, sands", 'fractions="a">=0.5'),
+    "folds": 5,
     "records": "some where/with = sign",
     "run_dir": "runs/mine",
     "threshold": 0.30000000000000004,

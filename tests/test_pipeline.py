@@ -1,11 +1,14 @@
+import collections
+import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from small_records import SIZE, write_records
 
-from tfrs import pipeline, tasks
+from tfrs import folds, pipeline, pixels, storage, tasks
 from tfrs.errors import UserError
 from tfrs.records import Records, open_shard
 from tfrs.sensors import S2_BANDS
@@ -300,7 +303,7 @@ def test_index_is_rebuilt_when_its_file_is_gone(records, tmp_path):
 def test_images_are_handed_over_without_a_copy(records):
     """TensorFlow takes an array over as it is when it starts at a multiple of 64 bytes."""
     for shape, dtype in [((3, 13, 7, 7), "uint16"), ((1, 1, 1, 1), "float32"), ((2, 3, 64, 64), "uint8")]:
-        array = pipeline._aligned(shape, np.dtype(dtype))
+        array = pixels.aligned(shape, np.dtype(dtype))
         assert array.ctypes.data % 64 == 0 and array.shape == shape and array.dtype == dtype and array.flags.c_contiguous
 
 
@@ -330,6 +333,15 @@ def test_scale_of_an_op_is_that_of_the_bands_chosen(records):
         ({"augment": ["dihedrall"], "seed": 0}, r"unknown augmentation 'dihedrall'\. Did you mean 'dihedral'\?"),
         ({"augment": ["crop:17"], "seed": 0}, r"crop:17 is larger than the images \(16x16\)"),
         ({"augment": ["modality_dropout"], "seed": 0, "inputs": "s1"}, r"modality_dropout needs an input of several sensors"),
+        ({"sampling": "balancd", "seed": 0}, r"unknown sampling 'balancd'\. Did you mean 'balanced'\?"),
+        ({"sampling": "balanced"}, r"sampling by weights draws records by their number: give a seed"),
+        ({"sampling": "balanced", "seed": 0, "read": "sequential"}, r"draws records by their number: .* not --read=sequential"),
+        (
+            {"sampling": lambda table: np.zeros(len(table)), "seed": 0},
+            r"sampling weights of 37 records must be as many numbers",
+        ),
+        ({"sampling": lambda table: [1, 2], "seed": 0}, r"sampling weights of 37 records must be as many numbers"),
+        ({"step": 5}, r"an epoch of split 'train' has steps 0 to 4, not 5"),
         ({"read": "randm"}, r"unknown way of reading 'randm'\. Did you mean 'random'\?"),
     ],
 )
@@ -349,3 +361,100 @@ def test_augmentation_by_statistics_needs_a_training_split(tmp_path):
     with pytest.raises(UserError, match=r"no statistics of s2 \(the records have no training split\)"):
         load(only, "test", augment=["noise"], seed=0)
     assert len(epoch(load(only, "test"))) == 1
+
+
+@pytest.mark.parametrize("read", ["random", "sequential"])
+@pytest.mark.parametrize("worker", [(0, 1), (1, 2)])
+@pytest.mark.parametrize("split", ["train", "fold"])
+def test_a_run_resumes_at_a_step(records, read, worker, split):
+    """Bit for bit what an uninterrupted run yields from that step on, augmented, mixed and drawn by weights."""
+    if split == "fold":
+        records, split = folds.split(records, 3, 0, seed=1), "train"
+    options = {"read": read, "seed": 3, "augment": (*AUGMENT, "mixup"), "worker": worker, "batch_size": 6}
+    options |= {"sampling": "balanced"} if read == "random" else {}
+    whole = load(records, split, **options)
+    epochs = [epoch(whole) for _ in range(3)]
+    steps = len(epochs[0])
+    for step in (0, 1, steps - 1):
+        resumed = load(records, split, epoch=1, step=step, **options)
+        same(epochs[1][step:], epoch(resumed))
+        same(epochs[2], epoch(resumed))
+
+
+@pytest.mark.parametrize("read", ["random", "sequential"])
+def test_workers_lose_and_repeat_nothing(records, read):
+    parts = [epoch(load(records, seed=2, read=read, batch_size=12, worker=(index, 4))) for index in range(4)]
+    assert sorted(sample for part in parts for sample in samples(part)) == sorted(stored(records))
+    assert {len(part) for part in parts} == {-(-TRAIN // 12)}
+
+
+def drawn(records, count=1, **options):
+    """Keys of the records of each of several epochs, in their order."""
+    keys = {record["s1"].tobytes(): record["key"] for record in records.samples("train")}
+    dataset = load(records, inputs="s1", **options)
+    return [[keys[image] for image, _ in samples(epoch(dataset))] for _ in range(count)]
+
+
+def test_balanced_sampling_draws_classes_equally_often(records):
+    labels = {record["key"]: record["label"] for record in records.samples("train")}
+    sizes = collections.Counter(labels.values())
+    assert max(sizes.values()) > min(sizes.values())
+    totals = collections.Counter()
+    for keys in drawn(records, 40, seed=4, sampling="balanced"):
+        assert len(keys) == TRAIN
+        share = TRAIN / len(sizes)  # what is expected of a class
+        for key, count in collections.Counter(keys).items():
+            expected = share / sizes[labels[key]]
+            assert math.floor(expected) <= count <= math.ceil(expected)
+        totals.update(labels[key] for key in keys)
+    for label in sizes:
+        assert abs(totals[label] / 40 - share) < 0.5
+
+
+def test_weights_may_be_any_function_of_the_index(records):
+    """Records of weight 0 never come; the others in proportion."""
+    names = sorted(record["key"] for record in records.samples("train"))
+    weights = {name: place % 4 for place, name in enumerate(names)}
+    found = drawn(records, 60, seed=1, sampling=lambda table: np.array([weights[key.decode()] for key in table["key"]]))
+    totals = collections.Counter(key for keys in found for key in keys)
+    for name in names:
+        expected = 60 * TRAIN * weights[name] / sum(weights.values())
+        assert abs(totals[name] - expected) < 6 * math.sqrt(60) / 2
+    assert all(totals[name] == 0 for name in names if weights[name] == 0)
+
+
+def test_sampling_is_that_of_its_seed_and_a_record_drawn_again_is_augmented_anew(records):
+    def sampling(table):
+        return np.arange(TRAIN) % 3
+
+    options = {"sampling": sampling, "batch_size": TRAIN}
+    one, two, other = (drawn(records, 2, seed=seed, **options) for seed in (1, 1, 2))
+    assert one == two and one != other and one[0] != one[1]
+    keys = one[0]
+    assert len(set(keys)) < TRAIN
+    ((images, _, _),) = epoch(load(records, inputs="s1", seed=1, augment=["noise"], **options))
+    assert len({image.tobytes() for image in images["s1"]}) == TRAIN
+
+
+def test_reading_is_sequential_on_network_file_systems(tmp_path, monkeypatch):
+    (tmp_path / "mounts").write_text(
+        "/dev/sda1 / ext4 rw 0 0\nserver:/data /data nfs4 rw 0 0\n/dev/sdb1 /data/local xfs rw 0 0\n"
+        "bucket /mnt/my\\040bucket fuse.gcsfuse rw 0 0\n/dev/sdc1 /disk fuseblk rw 0 0\n"
+    )
+    expected = {
+        "/home/records": False,
+        "/data/records": True,
+        "/database": False,
+        "/data/local/records": False,
+        "/mnt/my bucket/records": True,
+        "/disk/records": False,
+    }
+    assert {path: storage.is_remote(Path(path), tmp_path / "mounts") for path in expected} == expected
+    assert not storage.is_remote(tmp_path, tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_auto_reads_as_the_storage_is(records, remote, monkeypatch):
+    monkeypatch.setattr(storage, "is_remote", lambda directory: remote)
+    same(epoch(load(records, seed=3)), epoch(load(records, seed=3, read="sequential" if remote else "random")))
+    assert drawn(records, seed=1, sampling="balanced") == drawn(records, seed=1, sampling="balanced", read="random")

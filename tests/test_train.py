@@ -14,7 +14,7 @@ import tensorflow as tf
 from small_records import history, settings, write_records
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tfrs import registry, train
+from tfrs import assemble, evaluate, registry, train
 from tfrs.errors import UserError
 from tfrs.experiment import Experiment
 from tfrs.labels import EUROSAT, IGBP_SIMPLIFIED
@@ -298,3 +298,21 @@ def test_wrong_settings_are_refused_before_a_folder_is_made(records, tmp_path, c
 def test_records_without_a_validation_split_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"has no val split; build records with --val_fraction or --split_file"):
         train.run(settings(write_records(tmp_path / "records", train=3), tmp_path / "run"))
+
+
+def test_a_fold_of_chosen_records_is_trained_and_scored(records, tmp_path, capsys):
+    """Both the run and a later evaluation take the same records."""
+    changes = {"where": ("key!=*_1",), "folds": 3, "fold": 2, "sampling": "balanced", "epochs": 1}
+    experiment = settings(records, tmp_path / "run", **changes)
+    train.run(experiment)
+    parts = assemble.records(experiment)
+    said = "key!=*_1; fold 2 of 3 with seed 0"
+    counts = {split: parts.count(split) for split in parts.splits}
+    assert sum(counts.values()) == TRAIN + 9 + 11 - 3 and max(counts.values()) - min(counts.values()) <= 1
+    printed = ", ".join(f"{count} {split}" for split, count in counts.items())
+    assert f"records chosen ({said}): {printed}" in capsys.readouterr().out
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert (report["selection"], report["patches"]) == (said, counts["test"])
+    again = evaluate.run(tmp_path / "run", "test")
+    assert again["confusion_matrix"] == report["confusion_matrix"]
+    assert sum(map(sum, again["confusion_matrix"])) == counts["test"]

@@ -83,7 +83,7 @@ def _pixel_counts(results: list[dict]) -> dict[str, list[int]]:
 def merge_index(path: Path, parts: list[Path], schema) -> np.ndarray:
     """Join the shards' index tables on disk, so that memory does not grow with the data set."""
     tables = [np.load(part, mmap_mode="r") for part in parts]
-    dtype = records.index_dtype(schema, max(table.dtype["key"].itemsize for table in tables))
+    dtype = records.common_dtype(tables, schema)
     # Written in sequence: a memory map would meet a full disk with a bus error.
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (sum(map(len, tables)),)}
     with replacing(path) as temporary, open(temporary, "wb") as file:

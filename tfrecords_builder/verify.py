@@ -13,7 +13,7 @@ import numpy as np
 from tfrecords_builder.metadata import class_counts
 from tfrs.errors import UserError
 from tfrs.progress import progress
-from tfrs.records import MANIFEST, QUARANTINE, Records, concatenate, frames, index_dtype, index_name, index_shard, open_shard
+from tfrs.records import MANIFEST, QUARANTINE, Records, common_dtype, concatenate, frames, index_name, index_shard, open_shard
 from tfrs.schema import Schema
 
 CHUNK = 1 << 22
@@ -160,7 +160,7 @@ def _index_file(records: Records, split: str, tables: list[np.ndarray | None]) -
         stored = np.load(path, mmap_mode="r")
     except (ValueError, EOFError) as error:
         return [Problem(path, f"cannot be read ({error})")]
-    expected = index_dtype(records.schema, 1).names
+    expected = common_dtype([], records.schema).names
     if stored.dtype.names != expected:
         return [Problem(path, f"columns are {stored.dtype.names}, expected {expected}")]
     problems = []

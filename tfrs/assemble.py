@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
-from tfrs import pipeline, segmentation, tasks
+from tfrs import folds, pipeline, segmentation, selection, tasks
 from tfrs.errors import UserError, unknown
 from tfrs.experiment import Experiment
 from tfrs.models.build import build, build_segmenter
@@ -53,6 +53,20 @@ def devices(experiment: Experiment) -> tf.distribute.Strategy:
     if experiment.batch_size % replicas:
         raise UserError(f"--batch_size={experiment.batch_size} cannot be shared by {replicas} devices; give a multiple of it")
     return strategy
+
+
+def records(experiment: Experiment) -> Records:
+    """The records of an experiment, in its splits.
+
+    Raises:
+        UserError: There are none, or none that satisfy its conditions, or too few for its folds.
+    """
+    found = selection.where(Records(experiment.records), experiment.where)
+    if experiment.folds:
+        return folds.split(found, experiment.folds, experiment.fold, experiment.seed)
+    if experiment.fold:
+        raise UserError(f"--fold={experiment.fold} needs --folds, the number of them")
+    return found
 
 
 def task(experiment: Experiment, records: Records) -> Task:
@@ -169,6 +183,7 @@ def batches(
         task=task,
         batch_size=experiment.batch_size,
         augment=experiment.augment if training else (),
+        sampling=experiment.sampling if training else "uniform",
         date=experiment.date,
         seed=experiment.seed if training else None,
         epoch=epoch,

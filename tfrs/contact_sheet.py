@@ -28,7 +28,7 @@ def choose(records: Records, split: str, *, count: int, keys: list[str], seed: i
     """
     table = records.index(split)
     if not len(table):
-        raise UserError(f"{records.directory}: split {split!r} has no record")
+        raise UserError(f"{records.directory}: split {split!r} has no record" + " of the selection" * bool(records.selection))
     if not keys:
         return np.random.default_rng(seed).permutation(len(table))[:count].tolist()
     numbers = {key: np.flatnonzero(table["key"] == key.encode()) for key in keys}

@@ -1,14 +1,14 @@
 """Exact evaluation of a model on a split, and the report of a run."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfrs import assemble, metrics, plots
+from tfrs import assemble, metrics, plots, selection
 from tfrs.errors import UserError
 from tfrs.experiment import CHECKPOINTS, REPORT, Experiment, read_run
 from tfrs.gallery import gallery
@@ -48,7 +48,7 @@ def make_measure(strategy: tf.distribute.Strategy, model: keras.Model, task: Tas
 
 def final_split(records: Records) -> str:
     """The split of the final report: test, or val where there is no test split."""
-    return "test" if "test" in records.manifest["splits"] else "val"
+    return "test" if "test" in records.splits else "val"
 
 
 def best_model(experiment: Experiment, folder: Path, records: Records, task: Task) -> keras.Model:
@@ -69,17 +69,23 @@ def best_model(experiment: Experiment, folder: Path, records: Records, task: Tas
     return model
 
 
-def run(run_dir: Path, split: str) -> dict:
-    """Evaluate a run's best weights on a split and write the report."""
+def run(run_dir: Path, split: str, where: Iterable[str] = ()) -> dict:
+    """Evaluate a run's best weights on a split, or on those of its records for which conditions hold, and write the report."""
     experiment = read_run(run_dir)
-    records = Records(experiment.records)
+    records = selection.where(assemble.records(experiment), where)
     task = assemble.task(experiment, records)
     assemble.devices(experiment)
-    return report(experiment, run_dir, records, task, best_model(experiment, run_dir, records, task), split)
+    return report(experiment, run_dir, records, task, best_model(experiment, run_dir, records, task), split, bool([*where]))
 
 
-def report(experiment: Experiment, folder: Path, records: Records, task: Task, model: keras.Model, split: str) -> dict:
-    """Write `report.json`, `report.md` and figures; for another split than the final one with `-<split>` in the names."""
+def report(
+    experiment: Experiment, folder: Path, records: Records, task: Task, model: keras.Model, split: str, part: bool = False
+) -> dict:
+    """Write `report.json`, `report.md` and figures; for another split than the final one with `-<split>` in the names.
+
+    Args:
+        part: The records are not all of the split, which the names say with `-part`.
+    """
     dataset = assemble.batches(experiment, records, task, split)
     matrix, loss = make_measure(tf.distribute.get_strategy(), model, task)(dataset)
     unit = "pixels" if task.dense else "patches"
@@ -88,6 +94,7 @@ def report(experiment: Experiment, folder: Path, records: Records, task: Task, m
         "input": experiment.input,
         "task": task.name,
         "records": str(records.directory),
+        **({"selection": records.selection} if records.selection else {}),
         "split": split,
         "patches": records.count(split),
         "unit": unit,
@@ -96,7 +103,7 @@ def report(experiment: Experiment, folder: Path, records: Records, task: Task, m
         **metrics.scores(matrix, task.scheme.classes),
         "confusion_matrix": matrix.tolist(),
     }
-    suffix = "" if split == final_split(records) else f"-{split}"
+    suffix = ("" if split == final_split(records) else f"-{split}") + "-part" * part
     title = f"{experiment.model}, {experiment.input}, {split}"
     plots.save(gallery(dataset, model, task, assemble.sensors(experiment, records)), folder / f"patches{suffix}.png")
     plots.save(plots.confusion(matrix, task.scheme, title, unit), folder / f"confusion{suffix}.png")
@@ -121,7 +128,8 @@ def to_markdown(scores: dict) -> str:
         return "-" if value is None else f"{100 * value:.1f}"
 
     head = f"# {scores['model']}, {scores['input']}, {scores['split']}\n\n"
-    head += f"{scores['patches']:,} patches of `{scores['records']}`, task {scores['task']}. Scores in per cent.\n\n"
+    chosen = f" ({scores['selection']})" if "selection" in scores else ""
+    head += f"{scores['patches']:,} patches of `{scores['records']}`{chosen}, task {scores['task']}. Scores in per cent.\n\n"
     columns = ["f1", *(["iou"] if dense else []), "precision", "recall"]
     titles = {"f1": "F1", "iou": "IoU", "precision": "Precision", "recall": "Recall"}
     rows = [f"| Class | {'Pixels' if dense else 'Number'} | {' | '.join(titles[column] for column in columns)} |"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from tfrs.errors import UserError
 from tfrs.indices import INDICES, Entropy, parse_offsets
 from tfrs.registry import DECODERS, ENCODERS, MODELS, OWN_SEGMENTERS
+from tfrs.selection import HELP as WHERE
 from tfrs.sensors import INPUTS
 from tfrs.storage import write_text
 
@@ -55,6 +56,13 @@ class Experiment:
         f"indices: {', '.join(INDICES)}",
     )
     records: str = _setting("records/sen12ms", "folder of the records, or one above it (the newest version is taken)")
+    where: tuple[str, ...] = _setting((), WHERE)
+    folds: int = _setting(
+        0,
+        "cross-validation: divide the records of all splits anew into so many folds, class by class, with --seed; "
+        "--fold is test, the next one val, the others train; statistics stay those of the manifest. 0: the records' splits",
+    )
+    fold: int = _setting(0, "number of the fold that is test, from 0")
     run_dir: str = _setting("", "folder of the run; empty: runs/<experiment>-<model>-<input>-<time>")
     task: str = _setting(
         "", "multi_label, single_label or segmentation; empty: multi_label where the records have multi-labels"
@@ -102,6 +110,11 @@ class Experiment:
         "brightness:AMOUNT, contrast:AMOUNT, speckle:LOOKS, band_dropout:P, modality_dropout:P, cutout:SIZE, and last "
         "mixup:ALPHA or cutmix:ALPHA",
     )
+    sampling: str = _setting(
+        "uniform",
+        "training: uniform (every record once an epoch), or balanced (drawn so that classes come equally often; a record of "
+        "several counts for the rarest)",
+    )
     date: str = _setting("", "records of series, one image of each: first, or random (in training another each epoch)")
     epochs: int = _setting(100, "largest number of epochs")
     batch_size: int = _setting(64, "patches per step, over all devices")
@@ -113,7 +126,10 @@ class Experiment:
     label_smoothing: float = _setting(0.0, "single_label, segmentation: share of the target spread over all classes")
     patience: int = _setting(10, "stop after this many epochs without a better average F1 on val")
     seed: int = _setting(0, "seed of weights, order and augmentation")
-    read: str = _setting("random", "random (memory-mapped) or sequential (for object stores and network file systems)")
+    read: str = _setting(
+        "auto",
+        "random (memory-mapped), sequential (a stream through a shuffle buffer), or auto: sequential on network file systems",
+    )
     mixed_precision: str = _setting("", "bfloat16 or float16: compute in it, keep float32 weights")
     cpu_devices: int = _setting(1, "split the CPU into this many logical devices, to try several replicas without GPUs")
 

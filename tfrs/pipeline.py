@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from tfrs import ops
+from tfrs import ops, order, pixels, storage
 from tfrs.augment import dates, layers, seeds
 from tfrs.errors import UserError, unknown
 from tfrs.labels import IGNORE
@@ -19,7 +19,6 @@ from tfrs.tasks import Task
 # Autotuned pipelines stalled for up to 2 s at the end of an epoch (measured); a fixed number of calls never did.
 PARALLEL_CALLS = os.cpu_count() or 1
 SHUFFLE_BUFFER = 1024  # records, in sequential reading only
-ALIGNMENT = 64  # bytes; TensorFlow takes over a NumPy array without a copy when it starts at such an address
 
 
 def load(
@@ -31,10 +30,12 @@ def load(
     batch_size: int,
     augment: Iterable[str] = (),
     date: str = "",
+    sampling: str | order.Weights = "uniform",
     seed: int | None = None,
     epoch: int = 0,
+    step: int = 0,
     worker: tuple[int, int] = (0, 1),
-    read: str = "random",
+    read: str = "auto",
 ) -> tf.data.Dataset:
     """Batches of a split, of the same size always.
 
@@ -48,14 +49,17 @@ def load(
         augment: Specs of `ops.parse`; needs a seed. A target that mixup or cutmix has mixed is `Task.soft`.
         date: Which image of a record's series is taken, of all sensors alike: `first` or `random`. That is another one each
             epoch, but without a seed always the same.
+        sampling: `uniform` (every record once an epoch), `balanced` (classes equally often), or a function from the record
+            index to how often each record comes, in proportion; see `order.weights`. Needs a seed and random reading.
         epoch: Number of the first epoch, to continue a run.
+        step: Number of the first batch of that epoch. The first iteration is what is left of it, later ones are whole epochs.
         worker: (index, count): yield this worker's part of every global batch.
         read: `random` maps the shards into memory; `sequential` streams them, for storage without fast random reads
-            (with a seed, shuffled over shards and a buffer).
+            (with a seed, shuffled over shards and a buffer); `auto` chooses (`storage.reading`).
 
     Returns:
-        Dataset of ({sensor: (B, C, H, W) in the stored dtype}, target, weight (B,) float32), cardinality known. Maps among
-        the task's columns go through the geometric augmentations with their images.
+        Dataset of ({sensor: (B, C, H, W) in the stored dtype}, target, weight (B,) float32), cardinality known unless it
+        begins at a step. Maps among the task's columns go through the geometric augmentations with their images.
 
     Raises:
         UserError: An unknown input, augmentation or split; an empty split; a batch that the workers cannot share.
@@ -66,11 +70,19 @@ def load(
     records.schema.check_sizes([*sensors, *maps])
     count = records.count(split)
     if not count:
-        raise UserError(f"{records.directory}: split {split!r} has no record")
+        raise UserError(f"{records.directory}: split {split!r} has no record" + " of the selection" * bool(records.selection))
     if batch_size < 1 or batch_size % worker[1]:
         raise UserError(f"a batch of {batch_size} cannot be shared by {worker[1]} workers; give a multiple of {worker[1]}")
     if augment and seed is None:
         raise UserError("augmentations are random: give a seed with them")
+    drawn = order.weights(records, split, sampling)
+    if drawn is not None and (seed is None or read == "sequential"):
+        raise UserError("sampling by weights draws records by their number: give a seed, and not --read=sequential")
+    if read == "auto":
+        read = "sequential" if drawn is None and storage.is_remote(records.directory) else "random"
+    steps = -(-count // batch_size)
+    if not 0 <= step < steps:
+        raise UserError(f"an epoch of split {split!r} has steps 0 to {steps - 1}, not {step}")
     if read not in (sources := {"random": _random, "sequential": _sequential}):
         raise unknown("way of reading", read, sources)
 
@@ -78,21 +90,22 @@ def load(
     if chain.mixing and batch_size == 1:
         raise UserError("a batch of 1 record has none to mix it with; give a larger batch")
     columns = [name for name in task.columns if name not in maps]
-    batches = _Batches(records, split, sensors, maps, columns, batch_size, worker, chain, date, seed)
-    dataset = sources[read](batches, itertools.count(epoch))
+    batches = _Batches(records, split, sensors, maps, columns, batch_size, worker, chain, date, seed, drawn)
+    dataset = sources[read](batches, itertools.chain([(epoch, step)], ((number, 0) for number in itertools.count(epoch + 1))))
     shapes = batches.shapes()
     dataset = dataset.map(lambda values, weight: batches.element(values, weight, shapes, task), num_parallel_calls=1)
-    steps = -(-count // batch_size)
-    return finish(dataset, steps)
+    return finish(dataset, None if step else steps)
 
 
-def finish(dataset: tf.data.Dataset, steps: int) -> tf.data.Dataset:
-    """Batches with their number known, prefetched, in an order that does not depend on threads or autotuning."""
+def finish(dataset: tf.data.Dataset, steps: int | None) -> tf.data.Dataset:
+    """Batches with their number stated, if it is one, prefetched, in an order that does not depend on threads or autotuning."""
     options = tf.data.Options()
     options.autotune.enabled = False
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2).with_options(options)
+    if steps is not None:
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
+    return dataset.prefetch(2).with_options(options)
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,7 @@ class _Batches:
     chain: ops.Chain
     date: str
     seed: int | None
+    drawn: np.ndarray | None
 
     @property
     def names(self) -> list[str]:
@@ -145,12 +159,12 @@ class _Batches:
     def seeds(self, keys: Iterable[bytes], epoch: int) -> np.ndarray:
         return seeds.of(keys, 0, 0) if self.seed is None else seeds.of(keys, self.seed, epoch)
 
-    def starts(self, name: str, rows: np.ndarray, epoch: int) -> np.ndarray:
-        """Offset in its shard of a raster, or of the image taken from a series, for rows of the index."""
+    def starts(self, name: str, rows: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """Offset in its shard of a raster, or of the image taken from a series by its seed, for rows of the index."""
         field = self.records.schema.fields[name]
         if not field.series:
             return rows[f"at_{name}"]
-        number = dates.chosen(self.date, self.seeds(rows["key"], epoch), rows[f"steps_{name}"])
+        number = dates.chosen(self.date, drawn, rows[f"steps_{name}"])
         return rows[f"at_{name}"].astype(np.int64) + number * field.nbytes
 
     def missing(self, tensors: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -163,9 +177,9 @@ class _Batches:
                 found.append(tf.reduce_any(tf.math.is_nan(tensors[name]), axis=1))
         return tf.reduce_any(found, axis=0) if found else False
 
-    def augment(self, images: layers.Images, keys: Iterable[bytes], epoch: int) -> tuple[layers.Images, np.ndarray]:
-        """Rasters of `part` from those of `rows`, and how much of each record of `rows` is its own."""
-        images, share = ops.apply(self.chain, images, self.seeds(keys, epoch))
+    def augment(self, images: layers.Images, drawn: np.ndarray) -> tuple[layers.Images, np.ndarray]:
+        """Rasters of `part` from those of `rows` with their seeds, and how much of each record of `rows` is its own."""
+        images, share = ops.apply(self.chain, images, drawn)
         return {name: image[: self.part.stop - self.part.start] for name, image in images.items()}, share
 
     def types(self) -> list[np.dtype]:
@@ -175,7 +189,7 @@ class _Batches:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of one sample of every raster, after augmentation, and column."""
         images = {name: np.zeros((1, *self.shape(name)), self.dtype(name)) for name in self.rasters}
-        shapes = {name: image.shape[1:] for name, image in self.augment(images, [b""], 0)[0].items()}
+        shapes = {name: image.shape[1:] for name, image in self.augment(images, self.seeds([b""], 0))[0].items()}
         return shapes | {name: self.records.index(self.split).dtype[name].shape for name in self.columns}
 
     def element(self, values, weight, shapes: dict[str, tuple[int, ...]], task: Task):
@@ -193,81 +207,62 @@ class _Batches:
         return {name: tensors[name] for name in self.sensors}, target, tf.ensure_shape(weight, (count,))
 
 
-def _random(batches: _Batches, epochs: Iterator[int]) -> tf.data.Dataset:
-    records, split = batches.records, batches.split
+def _random(batches: _Batches, epochs: Iterator[tuple[int, int]]) -> tf.data.Dataset:
+    records, split, fields = batches.records, batches.split, batches.records.schema.fields
     table, shards = records.index(split), records.shards(split)
 
-    def order():
-        epoch = next(epochs)
-        for numbers, weight in order_of(len(table), batches.size, batches.seed, epoch):
-            yield numbers[batches.rows], weight[batches.part], epoch
+    def numbers():
+        epoch, step = next(epochs)
+        for found, turns, weight in order.order_of(len(table), batches.size, batches.seed, epoch, batches.drawn, step):
+            yield found[batches.rows], turns[batches.rows], weight[batches.part], epoch
 
-    def read(numbers, epoch):
+    def read(numbers, turns, epoch):
         rows = table[numbers]
+        drawn = seeds.again(batches.seeds(rows["key"], int(epoch)), turns)
         mapped = [records.open(shards[shard]) for shard in rows["shard"]]
-        images = {name: _copy(batches, name, mapped, batches.starts(name, rows, int(epoch))) for name in batches.rasters}
-        images, share = batches.augment(images, rows["key"], int(epoch))
+        images = {
+            name: pixels.gather(mapped, batches.starts(name, rows, drawn), fields[name], batches.positions(name))
+            for name in batches.rasters
+        }
+        images, share = batches.augment(images, drawn)
         return [*images.values(), *(np.ascontiguousarray(rows[name]) for name in batches.columns), share]
 
+    def batch(numbers, turns, weight, epoch):
+        return tuple(tf.numpy_function(read, [numbers, turns, epoch], types)), weight
+
     types = batches.types()
-    return tf.data.Dataset.from_generator(
-        order,
-        output_signature=(tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.int64)),
-    ).map(
-        lambda numbers, weight, epoch: (tuple(tf.numpy_function(read, [numbers, epoch], types)), weight),
-        num_parallel_calls=PARALLEL_CALLS,
-    )
+    row, number = tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)
+    signature = (row, row, tf.TensorSpec([None], tf.float32), number)
+    return tf.data.Dataset.from_generator(numbers, output_signature=signature).map(batch, num_parallel_calls=PARALLEL_CALLS)
 
 
-def order_of(count: int, size: int, seed: int | None, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Record numbers and weights (size,) of each batch of an epoch; the last is filled with records that weigh 0."""
-    numbers = np.arange(count) if seed is None else np.random.default_rng([seed, epoch]).permutation(count)
-    for start in range(0, count, size):
-        chosen = numbers[start : start + size]
-        yield np.concatenate([chosen, np.resize(numbers, size - len(chosen))]), np.arange(size) < len(chosen)
-
-
-def _copy(batches: _Batches, name: str, mapped: list[np.ndarray], starts: np.ndarray) -> np.ndarray:
-    """Wanted bands of one raster of several records, each run of neighbouring bands in one copy."""
-    bands, height, width = batches.shape(name)
-    image = _aligned((len(mapped), bands, height, width), batches.dtype(name))
-    pixels = image.view(np.uint8).reshape(len(mapped), -1)
-    size = pixels.shape[1] // bands
-    runs = list(_runs(batches.positions(name)))
-    for row, shard, start in zip(pixels, mapped, starts.tolist(), strict=True):
-        for to, at, count in runs:
-            row[to * size : (to + count) * size] = shard[start + at * size : start + (at + count) * size]
-    return image
-
-
-def _runs(positions: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
-    """(first place in the batch, first place in the file, number) of each run of neighbouring bands."""
-    starts = [i for i, at in enumerate(positions) if i == 0 or at != positions[i - 1] + 1]
-    for start, stop in itertools.pairwise([*starts, len(positions)]):
-        yield start, positions[start], stop - start
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    size = int(np.prod(shape)) * dtype.itemsize
-    block = np.empty(size + ALIGNMENT, np.uint8)
-    start = -block.ctypes.data % ALIGNMENT
-    return block[start : start + size].view(dtype).reshape(shape)
-
-
-def _sequential(batches: _Batches, epochs: Iterator[int]) -> tf.data.Dataset:
+def _sequential(batches: _Batches, epochs: Iterator[tuple[int, int]]) -> tf.data.Dataset:
     records, split, schema = batches.records, batches.split, batches.records.schema
-    paths = [str(path) for path in records.shards(split)]
+    paths, chosen = [str(path) for path in records.shards(split)], records.chosen(split)
     wanted = [*batches.names, "key"]
+    masks = [np.bincount(numbers).astype(bool) for numbers in chosen or ()]
+    shards = (paths, tf.RaggedTensor.from_row_lengths(np.concatenate(masks), list(map(len, masks)))) if chosen else (paths,)
 
-    def stream(epoch):
+    def shard(path, mask=None):
+        found = tf.data.TFRecordDataset(path)
+        if mask is None:
+            return found
+        kept = tf.data.Dataset.zip(found, tf.data.Dataset.from_tensor_slices(mask)).filter(lambda record, kept: kept)
+        return kept.map(lambda record, kept: record)
+
+    def stream(epoch, step):
+        return ordered(epoch).skip(step * batches.size).map(lambda record: (record, epoch))
+
+    def ordered(epoch):
+        files = tf.data.Dataset.from_tensor_slices(shards)
         if batches.seed is None:
-            return tf.data.TFRecordDataset(paths).map(lambda record: (record, epoch))
+            return files.flat_map(shard)
         # Seed of this function's graph only; with a global seed of 0, shuffle cannot take a tensor as its own.
         tf.random.set_seed(1)
         seed = tf.constant(batches.seed * 1_000_003, tf.int64) + epoch  # no epoch of one seed is that of another
-        shards = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths), seed, reshuffle_each_iteration=False)
-        mixed = shards.interleave(tf.data.TFRecordDataset, cycle_length=min(4, len(paths)))
-        return mixed.shuffle(SHUFFLE_BUFFER, seed, reshuffle_each_iteration=False).map(lambda record: (record, epoch))
+        files = files.shuffle(len(paths), seed, reshuffle_each_iteration=False)
+        mixed = files.interleave(shard, cycle_length=min(4, len(paths)))
+        return mixed.shuffle(SHUFFLE_BUFFER, seed, reshuffle_each_iteration=False)
 
     def image(name, fields, epoch):
         if not schema.fields[name].series:
@@ -288,7 +283,7 @@ def _sequential(batches: _Batches, epochs: Iterator[int]) -> tf.data.Dataset:
         weight = (np.arange(batches.size) < len(keys)).astype(np.float32)
         rows = np.resize(np.arange(len(keys)), batches.size)[batches.rows]
         images = {name: value[rows] for name, value in zip(batches.rasters, values, strict=False)}
-        images, share = batches.augment(images, keys[rows], int(epoch[0]))
+        images, share = batches.augment(images, batches.seeds(keys[rows], int(epoch[0])))
         return [*images.values(), *(value[rows] for value in values[len(images) :]), share, weight[batches.part]]
 
     def filled(*values):
@@ -296,7 +291,7 @@ def _sequential(batches: _Batches, epochs: Iterator[int]) -> tf.data.Dataset:
         return tuple(values), weight
 
     return (
-        tf.data.Dataset.from_generator(lambda: [next(epochs)], output_signature=tf.TensorSpec([], tf.int64))
+        tf.data.Dataset.from_generator(lambda: [next(epochs)], output_signature=(tf.TensorSpec([], tf.int64),) * 2)
         .flat_map(stream)
         .map(parse, num_parallel_calls=PARALLEL_CALLS)
         .batch(batches.size)

@@ -4,10 +4,12 @@ An uncompressed TFRecord shard is a plain file of frames (length, CRC, data, CRC
 bytes at a fixed place, so an index of those places turns memory-mapped shards into arrays without parsing anything.
 """
 
+import copy
 import functools
 import json
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import google_crc32c
@@ -80,11 +82,12 @@ def open_shard(path: Path) -> np.ndarray:
 def index_shard(shard: Path, schema: Schema, number: int = 0) -> np.ndarray:
     """The index of one shard: a structured array with a row per record.
 
-    Columns: `shard`, `start` and `end` of the serialised record, `at_<name>` (byte offset in the shard) of every raster,
-    `steps_<name>` (length) of every series, `key`, and the values of every label, labels (multi-hot) and fractions field.
+    Columns: `shard`, `number` in it, `start` and `end` of the serialised record, `at_<name>` (byte offset in the shard) of
+    every raster, `steps_<name>` (length) of every series, and the values of every other field: texts (key, date ...) as bytes,
+    labels as multi-hot.
     """
     data = memoryview(open_shard(shard))  # single bytes of a memory map cost a microsecond each, of a view of it none
-    columns: dict[str, list] = {name: [] for name in ("start", "end", "key")}
+    columns: dict[str, list] = {name: [] for name in ("start", "end")}
     for start, end in frames(shard, check=False):
         found = schema.locate(data, start, end)
         columns["start"].append(start)
@@ -95,31 +98,41 @@ def index_shard(shard: Path, schema: Schema, number: int = 0) -> np.ndarray:
                 columns.setdefault(f"at_{name}", []).append(value[0])
                 if spec.series:
                     columns.setdefault(f"steps_{name}", []).append(spec.steps(value[1] - value[0]))
-            elif name == "key":
-                columns["key"].append(bytes(data[slice(*value)]))
+            elif spec.kind == "text":
+                columns.setdefault(name, []).append(bytes(data[slice(*value)]))
+            elif spec.kind == "vector":
+                columns.setdefault(name, []).append(np.frombuffer(data[slice(*value)], spec.stored))
             elif spec.kind == "label":
                 columns.setdefault(name, []).append(value[0])
             elif spec.kind == "labels":
                 columns.setdefault(name, []).append([i in value for i in range(schema.classes(name))])
             elif spec.kind == "fractions":
                 columns.setdefault(name, []).append(value)
-    width = max(map(len, columns["key"]), default=1)
-    table = np.zeros(len(columns["key"]), index_dtype(schema, width))
-    table["shard"] = number
+    widths = {name: max(map(len, columns.get(name, [])), default=1) for name in schema.texts()}
+    table = np.zeros(len(columns["start"]), index_dtype(schema, widths))
+    table["shard"], table["number"] = number, np.arange(len(table))
     for name, values in columns.items():
         if values:
             table[name] = values
     return table
 
 
-def index_dtype(schema: Schema, key_width: int) -> np.dtype:
-    columns = [("shard", "<u4"), ("start", "<u8"), ("end", "<u8")]
+def index_dtype(schema: Schema, widths: Mapping[str, int]) -> np.dtype:
+    """Columns of an index whose texts have these widths in bytes."""
+    columns = [("shard", "<u4"), ("number", "<u4"), ("start", "<u8"), ("end", "<u8")]
     columns += [(f"at_{name}", "<u8") for name, spec in schema.fields.items() if spec.kind == "raster"]
     columns += [(f"steps_{name}", "<u4") for name, spec in schema.fields.items() if spec.series]
     forms = {"label": lambda n: (n, "<i8"), "labels": lambda n: (n, "u1", schema.classes(n))}
     forms["fractions"] = lambda n: (n, "<f4", schema.classes(n))
+    forms["vector"] = lambda n: (n, schema.fields[n].stored.str, schema.fields[n].shape)
+    forms["text"] = lambda n: (n, f"S{max(widths[n], 1)}")
     columns += [forms[spec.kind](name) for name, spec in schema.fields.items() if spec.kind in forms]
-    return np.dtype([*columns, ("key", f"S{key_width}")])
+    return np.dtype(columns)
+
+
+def common_dtype(tables: list[np.ndarray], schema: Schema) -> np.dtype:
+    """Columns wide enough for the texts of several indexes."""
+    return index_dtype(schema, {name: max((t.dtype[name].itemsize for t in tables), default=1) for name in schema.texts()})
 
 
 class Records:
@@ -152,22 +165,59 @@ class Records:
             raise UserError(
                 f"{path}: not a manifest of this package ({error}); build the records again with --overwrite"
             ) from error
+        self.selection = ""  # in words, of records that were chosen from those on disk
+        self._shards = {
+            split: [self.directory / shard["name"] for shard in content["shards"]]
+            for split, content in self.manifest["splits"].items()
+        }
+        self._tables: dict[str, np.ndarray] = {}
         # Descriptors are limited (often 1,024) and a large set has more shards, so only the latest stay mapped.
         self.open = functools.lru_cache(maxsize=256)(open_shard)
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self._shards)
+
+    def with_splits(self, splits: Mapping[str, Mapping[str, np.ndarray]], selection: str) -> "Records":
+        """The same records in other splits; manifest and statistics stay those of the build.
+
+        Args:
+            splits: Per new split, the numbers of the records that it takes from each of the present ones.
+            selection: What the choice is, in words.
+        """
+        chosen = copy.copy(self)
+        chosen.selection = selection
+        chosen._shards, chosen._tables = {}, {}
+        for name, parts in splits.items():
+            tables, shards = [], []
+            for split, numbers in parts.items():
+                tables.append(self.index(split)[numbers])
+                tables[-1]["shard"] += len(shards)
+                shards += self.shards(split)
+            chosen._shards[name], chosen._tables[name] = shards, concatenate(tables, self.schema)
+        return chosen
+
     def count(self, split: str) -> int:
         """Number of records of a split."""
-        return sum(shard["records"] for shard in self._split(split)["shards"])
+        self.shards(split)  # which knows what splits there are
+        if split in self._tables:
+            return len(self._tables[split])
+        return sum(shard["records"] for shard in self.manifest["splits"][split]["shards"])
 
-    @functools.lru_cache(maxsize=8)
     def shards(self, split: str) -> list[Path]:
         """The shard files of a split, in order."""
-        return [self.directory / shard["name"] for shard in self._split(split)["shards"]]
+        if split not in self._shards:
+            raise unknown(f"split of {self.directory}", split, self._shards)
+        return self._shards[split]
 
-    def _split(self, split: str) -> dict:
-        if split not in self.manifest["splits"]:
-            raise unknown(f"split of {self.directory}", split, self.manifest["splits"])
-        return self.manifest["splits"][split]
+    def chosen(self, split: str) -> list[np.ndarray] | None:
+        """Per shard, the numbers of the records in it that belong to the split; None: all."""
+        if split not in self._tables:
+            return None
+        table = self._tables[split]
+        order = np.lexsort((table["number"], table["shard"]))
+        ends = np.searchsorted(table["shard"][order], np.arange(1, len(self.shards(split))))
+        return np.split(table["number"][order], ends)
 
     def shard(self, split: str, number: int) -> np.ndarray:
         """Bytes of a shard, memory-mapped."""
@@ -176,11 +226,16 @@ class Records:
     @functools.lru_cache(maxsize=8)
     def index(self, split: str) -> np.ndarray:
         """One row per record (columns: `index_shard`), memory-mapped; rebuilt from the shards if the file is gone."""
+        if split in self._tables:
+            return self._tables[split]
         path = self.directory / index_name(split)
-        if not path.exists():
+        table = np.load(path, mmap_mode="r") if path.exists() else None
+        if table is not None and table.dtype.names != common_dtype([], self.schema).names:
+            print(f"{path} is of an older version, so the shards are scanned each time; write it anew with verify --repair")
+            table = None
+        if table is None:
             parts = [index_shard(shard, self.schema, i) for i, shard in enumerate(self.shards(split))]
             return concatenate(parts, self.schema)
-        table = np.load(path, mmap_mode="r")
         if len(table) != self.count(split):
             raise UserError(f"{path}: {len(table)} rows for {self.count(split)} records; delete it to have it rebuilt")
         return table
@@ -196,9 +251,9 @@ class Records:
 
 
 def concatenate(parts: list[np.ndarray], schema: Schema) -> np.ndarray:
-    """Index tables as one, wide enough for the longest key."""
-    width = max((part.dtype["key"].itemsize for part in parts), default=1)
-    return np.concatenate([part.astype(index_dtype(schema, width)) for part in parts])
+    """Index tables as one, wide enough for the longest texts."""
+    dtype = common_dtype(parts, schema)
+    return np.concatenate([np.zeros(0, dtype), *(part.astype(dtype) for part in parts)])
 
 
 def _find(directory: Path) -> Path:

@@ -79,6 +79,10 @@ class Schema:
         """Names of the rasters whose first band is a map of classes."""
         return [name for name, spec in self.fields.items() if spec.kind == "raster" and spec.scheme]
 
+    def texts(self) -> list[str]:
+        """Names of the text fields: the key, dates and the like."""
+        return [name for name, spec in self.fields.items() if spec.kind == "text"]
+
     def check_sizes(self, names: Iterable[str]) -> None:
         """Raise a UserError where rasters differ in height or width."""
         sizes = {name: self.fields[name].shape[-2:] for name in names}

@@ -109,7 +109,7 @@ def create(
         for split, content in records.manifest["splits"].items()
     }
     for split, counts in pixels.items():
-        if not counts.any() and records.count(split):
+        if not counts.any() and records.manifest["splits"][split]["records"]:
             raise UserError(
                 f"{records.directory}: no pixel of split {split} has one of the classes {'; '.join(chosen.classes)}"
             )

@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs.errors import UserError
-from tfrs.pipeline import PARALLEL_CALLS, finish, order_of
+from tfrs.order import order_of
+from tfrs.pipeline import PARALLEL_CALLS, finish
 from tfrs.records import Records
 from tfrs.schema import Field
 from tfrs.sensors import resolve, select
@@ -55,7 +56,7 @@ def load(
     shapes += [(batch_size, None)] + [(batch_size, *table.dtype[name].shape) for name in task.columns]
     names = [*fields, MASK, *task.columns]
 
-    def element(numbers, weight):
+    def element(numbers, _, weight):
         values = tf.numpy_function(read, [numbers], types)
         tensors = {n: tf.ensure_shape(v, shape) for n, v, shape in zip(names, values, shapes, strict=True)}
         target = task.target({name: tensors[name] for name in task.columns})
@@ -63,7 +64,7 @@ def load(
 
     order = tf.data.Dataset.from_generator(
         lambda: order_of(len(table), batch_size, seed, next(epochs)),
-        output_signature=(tf.TensorSpec([batch_size], tf.int64), tf.TensorSpec([batch_size], tf.float32)),
+        output_signature=(*[tf.TensorSpec([batch_size], tf.int64)] * 2, tf.TensorSpec([batch_size], tf.float32)),
     )
     return finish(order.map(element, num_parallel_calls=PARALLEL_CALLS), -(-len(table) // batch_size))
 

@@ -5,6 +5,24 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# Types of network file systems in /proc/mounts.
+REMOTE = (
+    "9p",
+    "afs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "glusterfs",
+    "gpfs",
+    "lustre",
+    "ncpfs",
+    "nfs",
+    "nfs4",
+    "pvfs2",
+    "smb3",
+    "wekafs",
+)
+
 
 @contextlib.contextmanager
 def replacing(path: Path, owner: str = "") -> Iterator[Path]:
@@ -19,6 +37,20 @@ def replacing(path: Path, owner: str = "") -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_remote(directory: Path, mounts: Path = Path("/proc/mounts")) -> bool:
+    """Whether a folder is on a network file system, where random reads cost a round trip each.
+
+    By the type of the mount that holds it: `REMOTE`, or a file system in user space (`fuse.sshfs`, `fuse.gcsfuse` ...).
+    Where there are no mounts to read (not Linux), it counts as local.
+    """
+    if not mounts.exists():
+        return False
+    kinds = {point.replace("\\040", " "): kind for _, point, kind, *_ in map(str.split, mounts.read_text().splitlines())}
+    place = directory.resolve()
+    kind = next(kinds[str(parent)] for parent in (place, *place.parents) if str(parent) in kinds)
+    return kind in REMOTE or kind.startswith("fuse.")
 
 
 def write_text(path: Path, text: str) -> None:

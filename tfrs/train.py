@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfrs import assemble, evaluate, metrics, transfer
+from tfrs import assemble, evaluate, metrics, storage, transfer
 from tfrs.board import Board, write_settings
 from tfrs.errors import UserError
 from tfrs.experiment import CHECKPOINTS, SEGMENT, Experiment, is_begun, is_finished, open_run, place_run
@@ -40,9 +40,9 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
         raise UserError(f"--task={experiment.task} is not for this command: segmentation is python -m experiments.{SEGMENT}'s")
     experiment = place_run(experiment, kind)
     strategy = assemble.devices(experiment)
-    records = Records(experiment.records)
+    records = assemble.records(experiment)
     for split in ("train", "val"):
-        if split not in records.manifest["splits"]:
+        if split not in records.splits:
             raise UserError(f"{records.directory} has no {split} split; build records with --val_fraction or --split_file")
     task = assemble.task(experiment, records)
     # A run that is continued has weights of its own; what it started from may be gone.
@@ -65,6 +65,10 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
     if is_finished(folder):
         print(f"run {folder} is finished already: nothing to train")
     else:
+        if records.selection:
+            print(f"records chosen ({records.selection}): {', '.join(f'{records.count(s):,} {s}' for s in records.splits)}")
+        if experiment.read == "auto" and storage.is_remote(records.directory):
+            print(f"{records.directory} is on a network file system: reading in sequence (--read=random maps it all the same)")
         print(f"run {folder}: {model.count_params():,} parameters on {strategy.num_replicas_in_sync} device(s)")
         fit(experiment, folder, records, task, model, optimizer, strategy)
         best = evaluate.best_model(experiment, folder, records, task)

@@ -12,6 +12,11 @@ def of(keys: Iterable[bytes], seed: int, epoch: int) -> np.ndarray:
     return mix(hashed | np.uint64(epoch)) ^ np.uint64(seed)
 
 
+def again(seeds: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """Seeds of samples that came so many times (B,) before in the epoch: other ones for each turn."""
+    return seeds ^ turns.astype(np.uint64) << np.uint64(32)  # the seed of the run is below
+
+
 def mix(seeds: np.ndarray) -> np.ndarray:
     """Well-mixed 64 bits per seed (SplitMix64, Steele et al. 2014)."""
     z = seeds.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
