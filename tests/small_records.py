@@ -17,7 +17,7 @@ from tfrs.schema import Field, Schema
 from tfrs.sensors import sentinel1, sentinel2
 
 SIZE = 16
-TIMES = ("seconds", "images_per_second")
+TIMES = ("seconds", "images_per_second", "waiting")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,12 @@ def encoder(channels, name):
     x = keras.layers.Conv2D(8, 3, 2, padding="same", kernel_initializer="he_normal", use_bias=False)(image)
     x = keras.layers.BatchNormalization(momentum=0.9)(x)
     return keras.Model(image, keras.layers.ReLU()(x), name=name)
+
+
+def plain_encoder(channels, name):
+    """A convolution, each sample for itself."""
+    image = keras.Input((None, None, channels))
+    return keras.Model(image, keras.layers.Conv2D(8, 3, 2, activation="relu")(image), name=name)
 
 
 def settings(records, folder, **changes):

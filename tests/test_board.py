@@ -30,6 +30,7 @@ def row(epoch):
         "val_loss": 2 / epoch,
         "learning_rate": 1e-3,
         "images_per_second": 10.0,
+        "waiting": 0.25,
     }
 
 
@@ -45,11 +46,12 @@ def test_scalars_of_every_epoch(tmp_path):
     assert set(found.Tags()["tensors"]) == {
         *("loss/train", "loss/val", "val/average_f1", "val/overall_f1", "val/weighted_f1", "val/overall_accuracy"),
         *("val/average_accuracy", "val/mean_iou", "val/kappa"),
-        *("training/learning_rate", "training/images_per_second"),
+        *("training/learning_rate", "training/images_per_second", "training/waiting"),
         *(f"val_{score}/{name}" for name in present for score in ("f1", "iou")),
     }
     assert values(found, "loss/train") == [(1, 1), (2, 0.5)]
     assert values(found, "loss/val") == [(1, 2), (2, 1)]
+    assert values(found, "training/waiting") == [(1, 0.25), (2, 0.25)]
     assert values(found, "val_f1/River") == [(1, 1), (2, 1)]
     assert values(found, "training/learning_rate") == [(1, pytest.approx(1e-3)), (2, pytest.approx(1e-3))]
 

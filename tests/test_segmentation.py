@@ -235,10 +235,11 @@ def test_labels_of_a_patch(records):
 TWO_REPLICAS = """
 import json
 import keras, numpy as np, tensorflow as tf
+from small_steps import rows
 from tfrs.evaluate import make_measure
 from tfrs.labels import IGBP_SIMPLIFIED
 from tfrs.segmentation import Segmentation
-from tfrs.train import make_train_step
+from tfrs.steps import make_train_steps
 
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -258,9 +259,8 @@ for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
         model = keras.Model({"s1": image}, keras.layers.Conv2D(10, 1)(x))
         optimizer = keras.optimizers.SGD(0.1)
         optimizer.build(model.trainable_variables)
-    step = make_train_step(strategy, model, optimizer, task, 0.0)
     batches = tf.data.Dataset.from_tensor_slices(({"s1": images}, target, weight))
-    losses = [step(*batch).numpy().tolist() for batch in strategy.experimental_distribute_dataset(batches)]
+    losses = rows(strategy, make_train_steps(strategy, model, optimizer, task), batches)[:, :2].tolist()
     matrix, loss = make_measure(strategy, model, task)(batches)
     weights = [value.tolist() for value in model.get_weights()]
     results.append({"losses": losses, "weights": weights, "matrix": matrix.tolist(), "loss": loss})

@@ -1,9 +1,10 @@
+import csv
 import dataclasses
 import json
-import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -14,11 +15,10 @@ import tensorflow as tf
 from small_records import history, settings, write_records
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tfrs import assemble, evaluate, registry, train
+from tfrs import assemble, evaluate, pipeline, pixels, registry, train
 from tfrs.errors import UserError
 from tfrs.experiment import Experiment
-from tfrs.labels import EUROSAT, IGBP_SIMPLIFIED
-from tfrs.tasks import SingleLabel
+from tfrs.labels import IGBP_SIMPLIFIED
 
 ROOT = Path(__file__).parents[1]
 TRAIN = 20
@@ -32,95 +32,13 @@ def records(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setitem(registry.MODELS, "tiny", "small_records:encoder")
-
-
-def test_step_is_adam_with_coupled_decay():
-    """Against Adam written out in NumPy, float64 (Kingma & Ba 2015), for softmax regression; L2 added to the gradient."""
-    rng = np.random.default_rng(0)
-    rate, decay, epsilon = 0.01, 0.1, 1e-7
-    kernel, bias = rng.normal(0, 0.3, (18, 10)), rng.normal(0, 0.3, 10)
-    image = keras.Input((2, 3, 3), name="s1")
-    dense = keras.layers.Dense(10)
-    model = keras.Model({"s1": image}, dense(keras.layers.Flatten()(image)))
-    dense.set_weights([kernel, bias])
-    optimizer = keras.optimizers.Adam(rate)
-    optimizer.build(model.trainable_variables)
-    step = train.make_train_step(tf.distribute.get_strategy(), model, optimizer, SingleLabel(EUROSAT, ("label",)), decay)
-
-    values = [kernel, bias]
-    first, second = ([np.zeros_like(value) for value in values] for _ in range(2))
-    for number in range(1, 5):
-        images, target = rng.normal(size=(6, 2, 3, 3)).astype(np.float32), rng.integers(0, 10, 6)
-        weight = np.array([1, 1, 0, 1, 0, 1], np.float32)
-        loss, size = step({"s1": tf.constant(images)}, tf.constant(target), tf.constant(weight)).numpy()
-
-        x, used = images.reshape(6, -1).astype(float), weight / weight.sum()
-        logits = x @ values[0] + values[1]
-        probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        assert size == weight.sum()
-        assert loss / size == pytest.approx(-(used * np.log(probability[np.arange(6), target])).sum(), rel=1e-4)
-        error = (probability - np.eye(10)[target]) * used[:, None]
-        gradients = [x.T @ error, error.sum(axis=0)]
-        for i, gradient in enumerate(gradients):
-            gradient = gradient + decay * values[i]
-            first[i] = 0.9 * first[i] + 0.1 * gradient
-            second[i] = 0.999 * second[i] + 0.001 * gradient**2
-            scale = math.sqrt(1 - 0.999**number) / (1 - 0.9**number)
-            values[i] = values[i] - rate * scale * first[i] / (np.sqrt(second[i]) + epsilon)
-    for found, expected in zip(model.get_weights(), values, strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-TWO_REPLICAS = """
-import json
-import keras, numpy as np, tensorflow as tf
-from tfrs.evaluate import make_measure
-from tfrs.labels import EUROSAT
-from tfrs.tasks import SingleLabel
-from tfrs.train import make_train_step
-
-(cpu,) = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-rng = np.random.default_rng(0)
-images, target = rng.normal(size=(3, 8, 4, 4, 2)).astype("float32"), rng.integers(0, 10, (3, 8))
-# All real; three of the second replica's four padded; the second replica has nothing but padding.
-weight = np.array([[1] * 8, [1] * 5 + [0] * 3, [1] * 3 + [0] * 5], "float32")
-task, results = SingleLabel(EUROSAT, ("label",)), []
-for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
-    strategy = tf.distribute.MirroredStrategy(devices)
-    with strategy.scope():
-        keras.utils.set_random_seed(1)
-        image = keras.Input((4, 4, 2), name="s1")
-        x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(6, 3, activation="relu")(image))
-        model = keras.Model({"s1": image}, keras.layers.Dense(10)(x))
-        optimizer = keras.optimizers.Adam(0.01)
-        optimizer.build(model.trainable_variables)
-    assert strategy.num_replicas_in_sync == len(devices)
-    step = make_train_step(strategy, model, optimizer, task, 0.1)
-    batches = tf.data.Dataset.from_tensor_slices(({"s1": images}, target, weight))
-    losses = [step(*batch).numpy().tolist() for batch in strategy.experimental_distribute_dataset(batches)]
-    matrix, loss = make_measure(strategy, model, task)(batches)
-    weights = [value.tolist() for value in model.get_weights()]
-    results.append({"losses": losses, "weights": weights, "matrix": matrix.tolist(), "loss": loss})
-print(json.dumps(results))
-"""
+    monkeypatch.setitem(registry.MODELS, "plain", "small_records:plain_encoder")
 
 
 def python(*arguments, folder, **environment):
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", **environment}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=200)
-
-
-def test_two_replicas_step_as_one(tmp_path):
-    done = python("-c", TWO_REPLICAS, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    one, two = json.loads(done.stdout)
-    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-6)
-    for left, right in zip(one["weights"], two["weights"], strict=True):
-        np.testing.assert_allclose(right, left, atol=1e-6)
-    assert two["matrix"] == one["matrix"] and np.sum(one["matrix"]) == 16
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
 
 
 # A command of this package that knows the small encoder as well.
@@ -257,6 +175,47 @@ def test_mixed_precision_trains_close_to_float32(records, tmp_path):
     assert keras.config.dtype_policy().name == "float32"
 
 
+def test_accumulation_learns_as_a_larger_batch(records, tmp_path):
+    """20 records: one update of two batches and one of the last, which is not full; no batch normalisation."""
+    plain = {"model": "plain", "epochs": 2, "schedule": "cosine", "augment": ("dihedral",)}
+    train.run(settings(records, tmp_path / "one", batch_size=16, **plain))
+    train.run(settings(records, tmp_path / "two", batch_size=8, accumulate=2, steps_per_execution=2, **plain))
+    for left, right in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
+        assert right == pytest.approx(left, abs=1e-5)
+
+
+def test_xla_trains_as_without(records, tmp_path):
+    losses = []
+    for compiled in (False, True):
+        train.run(settings(records, tmp_path / str(compiled), jit_compile=compiled, epochs=1))
+        losses.append(history(tmp_path / str(compiled))[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_profile_can_be_read(records, tmp_path):
+    """By the protobuf of TensorFlow, as TensorBoard's plugin does; a step more than a call, and an epoch of three calls."""
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    train.run(settings(records, tmp_path, epochs=2, profile=True))
+    (path,) = (tmp_path / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb")
+    space = xplane_pb2.XSpace.FromString(path.read_bytes())
+    names = [event.name for plane in space.planes for event in plane.event_metadata.values()]
+    assert any("Conv2D" in name for name in names) and "train" in names
+
+
+def test_wait_for_slow_data_is_written_and_told(records, tmp_path, monkeypatch, capsys):
+    read = pixels.gather
+    monkeypatch.setattr(pixels, "gather", lambda *a: time.sleep(1.2) or read(*a))
+    monkeypatch.setattr(pipeline, "PARALLEL_CALLS", 1)
+    train.run(settings(records, tmp_path, epochs=1, input="s1"))
+    with open(tmp_path / "history.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert 0.5 < float(row["waiting"]) < 1 and float(row["seconds"]) > 3
+    assert float(row["images_per_second"]) == pytest.approx(TRAIN / float(row["seconds"]))
+    told = [line for line in capsys.readouterr().out.splitlines() if "waiting for data" in line]
+    assert len(told) == 1 and told[0].startswith(f"{float(row['waiting']):.0%} of the epoch was spent waiting for data. Likely")
+
+
 def test_sequential_reading_trains_too(records, tmp_path):
     scores = train.run(settings(records, tmp_path, read="sequential", epochs=1, task="multi_label", input="s2_rgb"))
     assert 0 <= scores["average_f1"] <= 1 and len(history(tmp_path)) == 1
@@ -282,6 +241,10 @@ def test_loss_that_is_not_finite_ends_the_run(records, tmp_path):
         ({"read": "radom"}, r"unknown way of reading 'radom'\. Did you mean 'random'\?"),
         ({"augment": ("crop:17",)}, r"crop:17 is larger than the images \(16x16\)"),
         ({"batch_size": 0}, r"batch"),
+        ({"accumulate": 0}, r"--accumulate=0 is out of range; give 1 to"),
+        ({"accumulate": 4}, r"--accumulate=4: an epoch of 20 records has only 3 batches; give a smaller"),
+        ({"steps_per_execution": 4}, r"--steps_per_execution=4: an epoch has only 3 steps; give a smaller number"),
+        ({"steps_per_execution": 3, "accumulate": 2}, r"--steps_per_execution=3: an epoch has only 2 steps"),
         ({"epochs": 0}, r"epochs"),
         ({"patience": 0}, r"patience"),
         ({"seed": -1}, r"seed"),

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from small_records import history, settings, write_records
 
-from tfrs import assemble, board, evaluate, registry, train
+from tfrs import assemble, board, checkpoints, evaluate, registry, train
 
 # Everything that draws random numbers, and a learning rate that depends on the step.
 RANDOM = {
@@ -70,7 +70,7 @@ def straight(records, tmp_path_factory):
     [
         (train, "_train_epoch", 1),  # nothing is saved yet
         (train, "_train_epoch", 2),
-        (train, "_save_weights", 1),  # best weights of an epoch that is not in a checkpoint
+        (checkpoints, "save_weights", 1),  # best weights of an epoch that is not in a checkpoint
         (board.Board, "epoch", 2),  # history is ahead of the checkpoint
         (train.evaluate, "report", 1),  # trained, not exported
     ],
@@ -151,6 +151,13 @@ def test_seed_decides_the_run(records, straight, tmp_path):
 
 
 def test_loss_of_an_epoch_is_the_mean_over_its_records():
-    """Ten records in batches of four, whose mean losses are 1, 2 and 4: (4 * 1 + 4 * 2 + 2 * 4) / 10."""
-    totals = iter(np.array([[4.0, 4.0], [8.0, 4.0], [8.0, 2.0]]))
-    assert train._train_epoch(lambda batch: next(totals), [(None,)] * 3, 3, "epoch") == pytest.approx(2.0)
+    """Ten records in batches of four, whose mean losses are 1, 2 and 4: (4 * 1 + 4 * 2 + 2 * 4) / 10; waited for 0.6 s."""
+    sums = iter([[[4.0, 4.0, 0.1], [8.0, 4.0, 0.2]], [[8.0, 2.0, 0.3]]])
+    calls, asked = [np.array([1, 1]), np.array([1])], []
+
+    def train_steps(iterator, batches, before):
+        asked.append(batches.numpy().tolist())
+        return tf.constant(next(sums), tf.float64)
+
+    assert train._train_epoch(train_steps, None, calls, "epoch") == pytest.approx((2.0, 0.6))
+    assert asked == [[1, 1], [1]]

@@ -46,6 +46,7 @@ class Board:
                         tf.summary.scalar(f"val_{score}/{name}", row_of_class[score])
             tf.summary.scalar("training/learning_rate", row["learning_rate"])
             tf.summary.scalar("training/images_per_second", row["images_per_second"])
+            tf.summary.scalar("training/waiting", row["waiting"])
         self.writer.flush()
 
     def patches(self, epoch: int, dataset: tf.data.Dataset, model: keras.Model) -> None:

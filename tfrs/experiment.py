@@ -31,6 +31,8 @@ _RANGES = {
     "batch_size": (1, math.inf),
     "patience": (1, math.inf),
     "cpu_devices": (1, math.inf),
+    "accumulate": (1, math.inf),
+    "steps_per_execution": (1, math.inf),
     "seed": (0, 2**32 - 1),
     "threshold": (0, 1),
     "dropout": (0, 0.99),
@@ -131,6 +133,12 @@ class Experiment:
         "random (memory-mapped), sequential (a stream through a shuffle buffer), or auto: sequential on network file systems",
     )
     mixed_precision: str = _setting("", "bfloat16 or float16: compute in it, keep float32 weights")
+    accumulate: int = _setting(
+        1, "batches per update of the weights: as one batch of so many times the size, but for batch normalisation and mixup"
+    )
+    jit_compile: bool = _setting(False, "compile the gradients by XLA; slower on CPUs")
+    steps_per_execution: int = _setting(1, "updates per call of the training step, for small networks on fast devices")
+    profile: bool = _setting(False, "write a profile of a few steps for TensorBoard")
     cpu_devices: int = _setting(1, "split the CPU into this many logical devices, to try several replicas without GPUs")
 
     def __post_init__(self):

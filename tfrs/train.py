@@ -1,29 +1,27 @@
 """Training: one explicit loop over `strategy.run`, with everything needed to go on after an interruption."""
 
-import contextlib
-import csv
 import math
-import os
-import shutil
-import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfrs import assemble, evaluate, metrics, storage, transfer
+from tfrs import assemble, checkpoints, evaluate, metrics, storage, transfer, waiting
 from tfrs.board import Board, write_settings
 from tfrs.errors import UserError
 from tfrs.experiment import CHECKPOINTS, SEGMENT, Experiment, is_begun, is_finished, open_run, place_run
 from tfrs.export import export
+from tfrs.history import History
 from tfrs.progress import progress
 from tfrs.records import Records
 from tfrs.segmentation import Segmentation
-from tfrs.storage import replacing
+from tfrs.steps import make_train_steps, share_batch_statistics
 from tfrs.tasks import Task
 
 TENSORBOARD = "tensorboard"
+WARM_UP, PROFILED = 5, 3  # calls of an epoch before a profile, and in it
 MONITOR = "average_f1"  # of the validation split; not its loss, which the padding of Keras would enter
 
 
@@ -55,9 +53,10 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
             network = transfer.Network(model, experiment, channels, task.scheme.classes)
             left = transfer.start_from(Path(experiment.init_from), network)
             print(f"weights of {experiment.init_from}" + (f"; not for {'; '.join(left)}" if left else ""))
-        optimizer = assemble.optimizer(experiment, -(-records.count("train") // experiment.batch_size))
+        optimizer = assemble.optimizer(experiment, len(_plan(experiment, records.count("train"))))
         optimizer.build(model.trainable_variables)
     # Wrong settings show before a folder is made.
+    _check_steps(experiment, records.count("train"))
     for split in ("train", "val"):
         images, *_ = assemble.batches(experiment, records, task, split, training=split == "train").element_spec
         _check_sizes(model, images)
@@ -86,6 +85,25 @@ def _check_sizes(model: keras.Model, images: dict[str, tf.TensorSpec]) -> None:
             raise UserError(f"{model.name} takes patches of {size} only, not {given}: leave out the crop from --augment")
 
 
+def _plan(experiment: Experiment, count: int) -> list[int]:
+    """Number of batches that each step of an epoch over so many records takes."""
+    batches = -(-count // experiment.batch_size)
+    return [min(experiment.accumulate, batches - start) for start in range(0, batches, experiment.accumulate)]
+
+
+def _check_steps(experiment: Experiment, count: int) -> None:
+    batches, steps = -(-count // experiment.batch_size), len(_plan(experiment, count))
+    if experiment.accumulate > batches:
+        raise UserError(
+            f"--accumulate={experiment.accumulate}: an epoch of {count} records has only {batches} batches; "
+            "give a smaller number"
+        )
+    if experiment.steps_per_execution > steps:
+        raise UserError(
+            f"--steps_per_execution={experiment.steps_per_execution}: an epoch has only {steps} steps; give a smaller number"
+        )
+
+
 def fit(
     experiment: Experiment,
     folder: Path,
@@ -98,32 +116,41 @@ def fit(
     """Run the epochs that are left, until the last or until `patience` epochs brought no better score."""
     epoch, best_epoch = (tf.Variable(0, trainable=False) for _ in range(2))
     best = tf.Variable(-1.0, trainable=False, dtype=tf.float64)
-    # Keras does not show the random state of its layers (dropout) to checkpoints.
-    weights = {id(variable) for variable in model.weights}
-    random = [variable.value for variable in model.variables if id(variable) not in weights]
-    # The state is saved together with the weights, so a restart knows the best score as well as the epoch.
-    checkpoint = tf.train.Checkpoint(
-        model=model, optimizer=optimizer, random=random, epoch=epoch, best=best, best_epoch=best_epoch
-    )
-    manager = tf.train.CheckpointManager(checkpoint, str(folder / CHECKPOINTS), max_to_keep=2, checkpoint_name="epoch")
+    manager = checkpoints.manage(folder, model, optimizer=optimizer, epoch=epoch, best=best, best_epoch=best_epoch)
     if manager.latest_checkpoint:
-        checkpoint.restore(manager.latest_checkpoint).assert_consumed()
+        manager.checkpoint.restore(manager.latest_checkpoint).assert_consumed()
         print(f"continuing after epoch {int(epoch)} (best {MONITOR} {float(best):.4f} of epoch {int(best_epoch)})")
 
-    train_step = make_train_step(strategy, model, optimizer, task, experiment.decay)
+    batches = assemble.batches(experiment, records, task, "train", training=True, epoch=int(epoch))
+    train = strategy.experimental_distribute_dataset(batches)
+    train_steps = make_train_steps(
+        *(strategy, model, optimizer, task),
+        decay=experiment.decay,
+        accumulate=experiment.accumulate,
+        jit_compile=experiment.jit_compile,
+    )
+    # Traced for any number of steps, once, with an iterator of no epoch.
+    train_steps = train_steps.get_concrete_function(
+        iter(strategy.experimental_distribute_dataset(batches.take(0))),
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([None, 3], tf.float64),
+    )
     measure = evaluate.make_measure(strategy, model, task)
-    train = assemble.batches(experiment, records, task, "train", training=True, epoch=int(epoch))
-    steps, train = len(train), strategy.experimental_distribute_dataset(train)
     val = assemble.batches(experiment, records, task, "val")
     count = records.count("train")
+    calls = np.split(plan := np.array(_plan(experiment, count), np.int32), range(0, len(plan), experiment.steps_per_execution))[
+        1:
+    ]
     history = History(folder / "history.csv", int(epoch))
+    profile = folder / TENSORBOARD if experiment.profile else None
     with Board(folder / TENSORBOARD, task, assemble.sensors(experiment, records)) as board:
-        board.graph(train_step.get_concrete_function(*train.element_spec).graph)
+        board.graph(train_steps.graph)
         while int(epoch) < experiment.epochs and int(epoch) - int(best_epoch) < experiment.patience:
             number = int(epoch.assign_add(1))
-            start = time.perf_counter()
-            loss = _train_epoch(train_step, train, steps, f"epoch {number}/{experiment.epochs}")
-            seconds = time.perf_counter() - start
+            before = waiting.usage()
+            loss, waited = _train_epoch(train_steps, iter(train), calls, f"epoch {number}/{experiment.epochs}", profile)
+            used, profile = waiting.usage() - before, None
+            seconds = used[0]
             if not math.isfinite(loss):
                 raise UserError(
                     f"the training loss of epoch {number} is {loss}; the last good state is kept in {folder / CHECKPOINTS}. "
@@ -144,10 +171,11 @@ def fit(
                 "learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
                 "seconds": seconds,
                 "images_per_second": count / seconds,
+                "waiting": waited / seconds,
             }
-            with _storing(folder):
+            with checkpoints.storing(folder):
                 if better:
-                    _save_weights(model, folder / CHECKPOINTS / evaluate.BEST)
+                    checkpoints.save_weights(model, folder / CHECKPOINTS / evaluate.BEST)
                     board.patches(number, val, model)
                 history.append(row)
                 board.epoch(row, scores)
@@ -158,91 +186,32 @@ def fit(
                 f"{row['images_per_second']:.1f} images/s, best epoch {int(best_epoch)}",
                 flush=True,
             )
+            if line := waiting.advice(experiment, waited, used):
+                print(line, flush=True)
 
 
-def _train_epoch(train_step, batches, steps: int, label: str) -> float:
-    """Mean loss of an epoch over all that was learned from."""
-    totals = tf.zeros(2, tf.float64)
-    for batch in progress(iterable=batches, total=steps, unit="steps", desc=label, leave=False):
-        totals += train_step(*batch)
-    loss, size = totals.numpy()
-    return float(loss / size)
+def _train_epoch(
+    train_steps: Callable, iterator: Iterator, calls: list[np.ndarray], label: str, profile: Path | None = None
+) -> tuple[float, float]:
+    """Mean loss of an epoch over all that was learned from, and the seconds its data were waited for.
 
-
-def make_train_step(strategy: tf.distribute.Strategy, model: keras.Model, optimizer, task: Task, decay: float):
-    """A step over a distributed batch (images, target, weight); returns the sums (2,) of its weighted losses and weights.
-
-    A sample weighs as much as its `Task.size`, so that the loss of dense labels is the mean over the batch's valid pixels.
+    Args:
+        calls: For every call of `train_steps`, the number of batches of each of its steps.
+        profile: Write a profile of a few calls there.
     """
-    replicas = strategy.num_replicas_in_sync
-
-    def replica_step(images, target, weight):
-        weight = weight * task.size(target)
-        size = tf.reduce_sum(weight)
-        total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, size)
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(task.loss(target, model(images, training=True)) * weight)
-            # Summed and divided by the global weight: any number of replicas gives the gradient of the global mean.
-            mean = tf.math.divide_no_nan(loss, total) + sum(model.losses) / replicas
-            scaled = optimizer.scale_loss(mean)
-        variables = model.trainable_variables
-        gradients = tape.gradient(scaled, variables)
-        gradients = [g + optimizer.scale_loss(decay / replicas * v) for g, v in zip(gradients, variables, strict=True)]
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return tf.cast(tf.stack([loss, size]), tf.float64)
-
-    @tf.function
-    def train_step(images, target, weight):
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_step, (images, target, weight)), axis=None)
-
-    return train_step
-
-
-def share_batch_statistics(strategy: tf.distribute.Strategy, model: keras.Model) -> None:
-    """Give every replica the mean of the replicas' moving averages.
-
-    In Keras 3.15 each replica updates a copy of its own, and a checkpoint or export would hold only the first one's.
-    """
-    if strategy.num_replicas_in_sync > 1:
-        for variable in model.non_trainable_variables:
-            copies = strategy.experimental_local_results(variable.value)
-            variable.value.assign(np.mean([copy.numpy() for copy in copies], axis=0))
-
-
-@contextlib.contextmanager
-def _storing(folder: Path):
-    """Turn what h5py and TensorFlow raise when they cannot write into one clear error, and leave no half-written file."""
-    try:
-        yield
-    except (OSError, RuntimeError, tf.errors.OpError) as error:
-        for left in [*(folder / CHECKPOINTS).glob("saving-*"), *(folder / CHECKPOINTS).glob("*_temp")]:
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        reason = "the disk is full" if "No space left" in str(error) or "errno = 28" in str(error) else str(error)
-        raise UserError(
-            f"{folder}: the state of the epoch cannot be written ({reason}); the last one is kept: "
-            "mend it and run the same command again"
-        ) from error
-
-
-def _save_weights(model: keras.Model, path: Path) -> None:
-    temporary = path.with_name(f"saving-{path.name}")
-    temporary.parent.mkdir(exist_ok=True)
-    model.save_weights(temporary)
-    os.replace(temporary, path)
-
-
-class History:
-    """`history.csv`: a row per epoch; rows after the epoch that a run continues from are dropped."""
-
-    def __init__(self, path: Path, epoch: int):
-        self.path, self.rows = path, []
-        if path.exists():
-            with open(path, newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epoch]
-
-    def append(self, row: dict) -> None:
-        self.rows.append(row)
-        with replacing(self.path) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            writer.writeheader()
-            writer.writerows(self.rows)
+    totals, rows = np.zeros(3), tf.zeros((1, 3), tf.float64)
+    profiled = range(start := max(0, min(WARM_UP, len(calls) - PROFILED)), start + PROFILED) if profile else ()
+    with progress(total=sum(map(len, calls)), unit="steps", desc=label, leave=False) as bar:
+        for number, batches in enumerate(calls):
+            if profile and number == profiled.start:
+                tf.profiler.experimental.start(str(profile))
+            with tf.profiler.experimental.Trace("train", step_num=number, _r=1):
+                before, rows = rows, train_steps(iterator, tf.constant(batches), rows)
+            # Never further ahead of the device than one call, and without a wait: this call began when that was done.
+            totals += before.numpy().sum(axis=0)
+            bar.update(len(batches))
+            if profile and number == min(profiled[-1], len(calls) - 1):
+                rows.numpy()
+                tf.profiler.experimental.stop()
+    loss, size, waited = totals + rows.numpy().sum(axis=0)
+    return float(loss / size), float(waited)

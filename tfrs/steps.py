@@ -1,0 +1,140 @@
+"""The training step: gradients over all replicas, several batches per update, several updates per call."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfrs.tasks import Task
+
+
+def make_train_steps(
+    strategy: tf.distribute.Strategy,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    task: Task,
+    *,
+    decay: float = 0.0,
+    accumulate: int = 1,
+    jit_compile: bool = False,
+) -> Callable:
+    """A function that does several steps, each an update of the weights from one batch or more.
+
+    It takes the distributed iterator over batches (images, target, weight), the number of batches (steps,) int32 that each
+    step takes, at most `accumulate`, and what it returned for the steps before. It returns a row (steps, 3) float64 per
+    step: the sums of its weighted losses and of its weights, and the seconds the device waited for its batches.
+
+    A sample weighs as much as its `Task.size`, so that the loss of dense labels is the mean over the batch's valid pixels.
+
+    Args:
+        decay: L2 decay, added to the gradients of all weights.
+        accumulate: The most batches per step. The gradients are added up in variables of the replica: by Keras's own
+            `gradient_accumulation_steps` (3.15), each batch counts the same however much its samples weigh, the last batches
+            of an epoch wait for the next one, and several replicas are not served.
+        jit_compile: Compile the gradients of a replica by XLA. The update stays outside: replicas cannot meet within.
+    """
+    replicas = strategy.num_replicas_in_sync
+    variables = model.trainable_variables
+
+    def gradients_of(images, target, weight, total):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(task.loss(target, model(images, training=True)) * weight)
+            # Summed and divided by the global weight: any number of replicas gives the gradient of the global mean.
+            mean = tf.math.divide_no_nan(loss, total) + sum(model.losses) / replicas
+            scaled = optimizer.scale_loss(mean)
+        return tape.gradient(scaled, variables), loss
+
+    if jit_compile:
+        gradients_of = tf.function(gradients_of, jit_compile=True)
+
+    def backward(images, target, weight):
+        """Scaled gradients, the loss and the weight of a replica's part of a batch, and the weight of the batch."""
+        weight = weight * task.size(target)
+        size = tf.reduce_sum(weight)
+        total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, size)
+        gradients, loss = gradients_of(images, target, weight, total)
+        return gradients, tf.cast(tf.stack([loss, size]), tf.float64), total
+
+    def update(gradients):
+        gradients = [g + optimizer.scale_loss(decay / replicas * v) for g, v in zip(gradients, variables, strict=True)]
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    def replica_step(images, target, weight):
+        gradients, sums, _ = backward(images, target, weight)
+        update(gradients)
+        return sums
+
+    with strategy.scope():
+        sums_of_gradients = [
+            tf.Variable(
+                tf.zeros(v.shape),
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.SUM,
+            )
+            for v in (variables if accumulate > 1 else ())
+        ]
+
+    def replica_add(images, target, weight):
+        gradients, sums, total = backward(images, target, weight)
+        for variable, gradient in zip(sums_of_gradients, gradients, strict=True):
+            variable.assign_add(gradient * total)
+        return sums
+
+    def replica_update(total):
+        update([tf.math.divide_no_nan(variable.read_value(), total) for variable in sums_of_gradients])
+        for variable in sums_of_gradients:
+            variable.assign(tf.zeros_like(variable))
+
+    def sums_of(function, iterator, before):
+        batch, waited = _fetch(iterator, before)
+        sums = strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(function, batch), axis=None)
+        return tf.concat([sums, [waited]], 0)
+
+    def step(iterator, batches, before):
+        if accumulate == 1:
+            return sums_of(replica_step, iterator, before)
+        row = tf.zeros(3, tf.float64)
+        for _ in tf.range(batches):
+            row += sums_of(replica_add, iterator, before)
+            before = row
+        strategy.run(replica_update, (tf.cast(row[1], tf.float32),))
+        return row
+
+    @tf.function
+    def train_steps(iterator, batches, before):
+        rows, row = tf.TensorArray(tf.float64, tf.size(batches), element_shape=(3,)), before[-1]
+        for number in tf.range(tf.size(batches)):
+            row = step(iterator, batches[number], row)
+            rows = rows.write(number, row)
+        return rows.stack()
+
+    return train_steps
+
+
+def _fetch(iterator, before: tf.Tensor):
+    """The next batch, and for how many seconds it was waited for after `before` was there.
+
+    What counts is that the device has nothing to do. A GPU works on while the host goes ahead and asks for the next batch, so
+    the time of that call says little; its work is done when a result of it has come to the host, and only from then on does a
+    batch that is not there cost anything. A control dependency would not do, since it does not wait for what a GPU has been
+    told to compute; the branch does, since its condition must be known.
+    """
+    batch = next(iterator)
+    with tf.device("CPU:0"):
+        free = tf.cond(tf.math.is_nan(before[0]), tf.timestamp, tf.timestamp)
+        with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+            waited = tf.maximum(tf.timestamp() - free, 0)
+    return batch, waited
+
+
+def share_batch_statistics(strategy: tf.distribute.Strategy, model: keras.Model) -> None:
+    """Give every replica the mean of the replicas' moving averages.
+
+    In Keras 3.15 each replica updates a copy of its own, and a checkpoint or export would hold only the first one's.
+    """
+    if strategy.num_replicas_in_sync > 1:
+        for variable in model.non_trainable_variables:
+            copies = strategy.experimental_local_results(variable.value)
+            variable.value.assign(np.mean([copy.numpy() for copy in copies], axis=0))
