@@ -17,6 +17,7 @@ MODELS = {
     "resnet50": "tfrs.models.resnet50:resnet50",
     "densenet121": "tfrs.models.densenet121:densenet121",
     "resnet_small": "tfrs.models.resnet_small:resnet_small",
+    "cnn_class": "tfrs.models.cnn_class:cnn_class",
 }
 
 # Of segmentation-models 1.0.1; all were tried with Keras 3.15: build, train a step, save, load, export.
