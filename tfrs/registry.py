@@ -11,6 +11,7 @@ DATASETS = {
     "bigearthnet": "tfrs.datasets.bigearthnet:BigEarthNet",
     "bigearthnet_v2": "tfrs.datasets.bigearthnet_v2:BigEarthNetV2",
     "multisenge": "tfrs.datasets.multisenge:MultiSenGE",
+    "fusion": "tfrs.datasets.fusion:Fusion",
 }
 
 MODELS = {
