@@ -36,6 +36,8 @@ REFUSED_ENCODERS = {
 }
 
 OWN_SEGMENTERS = {
+    "cnn_segm": "tfrs.models.cnn_segm:cnn_segm",
+    "cnn_dual": "tfrs.models.cnn_dual:cnn_dual",
     "unet_wenger": "tfrs.models.unet_wenger:unet_wenger",
     "deeplabv3plus_resnet50": "tfrs.models.deeplabv3plus:deeplabv3plus",
     "deeplabv3plus_densenet121": "tfrs.models.deeplabv3plus:deeplabv3plus",

@@ -8,6 +8,7 @@ import keras
 from tfrs import registry
 from tfrs.errors import unknown
 from tfrs.indices import HARALICK, Entropy
+from tfrs.models.encoder import kernel_start
 from tfrs.models.input_stage import input_planes
 from tfrs.models.segmenter import segmenter
 from tfrs.sensors import Sensor
@@ -87,13 +88,13 @@ def build_segmenter(
         options: Of `segmenter.segmenter`: size, encoder_weights, first_convolution, load, dropout.
 
     Returns:
-        Model from {sensor: (B, C, H, W) in the sensor's dtype} to logits (B, H, W, classes) in float32.
+        Model from {sensor: (B, C, H, W) in the sensor's dtype} to logits (B, H, W, classes of all heads) in float32.
 
     Raises:
         UserError: As `build` and `segmenter.segmenter`.
     """
     channels = sum(len(sensor.channels) for sensor in inputs.values())
-    network = segmenter(name, channels, len(task.scheme.classes), **options)
+    network = segmenter(name, channels, [len(head.classes) for head in task.heads.values()], **options)
     images, planes = input_planes(inputs, statistics, normalization, entropy, network.input.shape[1])
     return keras.Model(images, network(_joined(planes)), name=name)
 
@@ -108,11 +109,6 @@ def _encoder(name: str, channels: int, suffix: str) -> keras.Model:
         # keras.applications warns about any number of channels but 1 and 3; other numbers are the rule here.
         warnings.filterwarnings("ignore", message="This model usually expects")
         return registry.model(name)(channels, name + suffix)
-
-
-def kernel_start(model: keras.Model) -> keras.initializers.Initializer:
-    """How the kernels of a network start, by its last; the head on top of it starts alike."""
-    return next(layer.kernel_initializer for layer in reversed(model.layers) if hasattr(layer, "kernel_initializer"))
 
 
 def from_scratch(model: keras.Model, name: str) -> keras.Model:
