@@ -10,7 +10,7 @@ from tfrs.aggregate import Aggregate, Dual
 from tfrs.errors import UserError
 from tfrs.labels import DUAL, EUROSAT, IGNORE, MERGES, WATER_BUILT_UP
 from tfrs.pipeline import finish
-from tfrs.windows import windows
+from tfrs.window_samples import cut_windows
 
 WATER, BUILT, OTHER = range(3)
 
@@ -125,7 +125,7 @@ def drawn(dataset):
 def test_windows_are_those_of_the_patches(balanced):
     """All values differ, so the centre of a window tells where it must be; no pixel comes twice."""
     images, target, dataset = patches()
-    cut = windows(dataset, margin=2, count=6, balanced=balanced, seed=1)
+    cut = cut_windows(dataset, margin=2, count=6, balanced=balanced, seed=1)
     assert len(cut) == 2 and cut.element_spec[0]["s2"].shape == (18, 2, 5, 5)
     for number, (found, labels, weight) in enumerate(drawn(cut)):
         assert weight.shape == (18,) and labels.shape == (18, 1, 1)
@@ -141,14 +141,14 @@ def test_windows_are_those_of_the_patches(balanced):
 def test_balanced_windows_have_rare_classes_as_often():
     _, target, dataset = patches(batches=1, size=8, side=40)
     assert (target == 1).sum() * 7 < (target == 0).sum()
-    ((_, even, _),) = drawn(windows(dataset, margin=2, count=40, balanced=True, seed=1))
-    ((_, plain, _),) = drawn(windows(dataset, margin=2, count=40, balanced=False, seed=1))
+    ((_, even, _),) = drawn(cut_windows(dataset, margin=2, count=40, balanced=True, seed=1))
+    ((_, plain, _),) = drawn(cut_windows(dataset, margin=2, count=40, balanced=False, seed=1))
     assert 0.4 < np.mean(even == 1) < 0.6 and np.mean(plain == 1) < 0.2
 
 
 def test_pixels_without_a_class_are_drawn_last():
     _, target, dataset = patches(batches=1, size=2)
-    ((_, labels, _),) = drawn(windows(dataset, margin=2, count=16, balanced=False, seed=0))
+    ((_, labels, _),) = drawn(cut_windows(dataset, margin=2, count=16, balanced=False, seed=0))
     assert sorted(labels.ravel()) == sorted(target[0, :, 2:-2, 2:-2].ravel())
 
 
@@ -156,7 +156,7 @@ def test_draws_follow_seed_and_epoch():
     _, _, dataset = patches()
 
     def draw(seed, epoch=0, epochs=1):
-        cut = windows(dataset, margin=2, count=4, balanced=False, seed=seed, epoch=epoch)
+        cut = cut_windows(dataset, margin=2, count=4, balanced=False, seed=seed, epoch=epoch)
         return [[images.tolist() for images, *_ in drawn(cut)] for _ in range(epochs)]
 
     first, second = draw(3, epochs=2)
@@ -165,7 +165,7 @@ def test_draws_follow_seed_and_epoch():
 
 def test_all_windows_are_the_whole_patches():
     images, target, dataset = patches()
-    for number, (found, labels, weight) in enumerate(drawn(windows(dataset, margin=2, count=0, balanced=False, seed=0))):
+    for number, (found, labels, weight) in enumerate(drawn(cut_windows(dataset, margin=2, count=0, balanced=False, seed=0))):
         np.testing.assert_array_equal(found, images[number])
         np.testing.assert_array_equal(labels, target[number][:, 2:6, 2:6])
         assert weight.tolist() == [1, 1, 1]

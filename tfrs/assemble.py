@@ -11,7 +11,7 @@ from tfrs.records import Records
 from tfrs.segmentation import Segmentation
 from tfrs.sensors import Sensor, resolve, select
 from tfrs.tasks import Task
-from tfrs.windows import windows
+from tfrs.window_samples import cut_windows
 
 OPTIMIZERS = {
     kind.__name__.lower(): kind
@@ -186,7 +186,7 @@ def batches(
     )
     if not (training and margin):
         return loaded
-    return windows(
+    return cut_windows(
         loaded,
         margin=margin,
         count=experiment.windows,

@@ -9,7 +9,9 @@ from tfrs.labels import IGNORE
 from tfrs.pipeline import finish
 
 
-def windows(dataset: tf.data.Dataset, *, margin: int, count: int, balanced: bool, seed: int, epoch: int = 0) -> tf.data.Dataset:
+def cut_windows(
+    dataset: tf.data.Dataset, *, margin: int, count: int, balanced: bool, seed: int, epoch: int = 0
+) -> tf.data.Dataset:
     """Batches of windows of 2 margin + 1 pixels from batches of patches; each lies in its patch as a whole.
 
     Args:
@@ -37,7 +39,7 @@ def windows(dataset: tf.data.Dataset, *, margin: int, count: int, balanced: bool
     def cut(number, batch):
         images, target, weight = batch
         patch, row, column = _draw(target[:, inner, inner], count, balanced, tf.stack([tf.cast(seed, tf.int64), number]))
-        cut = {name: _cut(image, patch, row, column, 2 * margin + 1) for name, image in images.items()}
+        cut = {name: _window(image, patch, row, column, 2 * margin + 1) for name, image in images.items()}
         found = tf.gather_nd(target[:, inner, inner], tf.stack([patch, row, column], 1))
         return cut, found[:, None, None], tf.gather(weight, patch)
 
@@ -64,7 +66,7 @@ def _draw(target: tf.Tensor, count: int, balanced: bool, seed: tf.Tensor) -> tup
     return chosen // (height * width), chosen // width % height, chosen % width
 
 
-def _cut(image: tf.Tensor, patch: tf.Tensor, row: tf.Tensor, column: tf.Tensor, side: int) -> tf.Tensor:
+def _window(image: tf.Tensor, patch: tf.Tensor, row: tf.Tensor, column: tf.Tensor, side: int) -> tf.Tensor:
     """Windows (N, C, side, side) of an image (B, C, H, W) from their upper left corners."""
     grid = np.arange(side, dtype=np.int32)
     rows, columns = row[:, None, None] + grid[:, None], column[:, None, None] + grid
