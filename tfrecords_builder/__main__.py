@@ -169,6 +169,8 @@ def _planned():
         "simulated": is_simulated(place),
     }
     splits = plan(dataset, root, split_files=split_files, val_fraction=FLAGS.val_fraction, limit=FLAGS.limit, seed=FLAGS.seed)
+    for line in dataset.report(root):
+        print(line)
     for reason, count in dataset.left_out(root).items():
         if count:
             print(f"left out: {count} {reason}")

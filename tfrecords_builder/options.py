@@ -31,6 +31,7 @@ _DEFINED = [
     flags.DEFINE_bool("keep_unrecommended", None, _BIGEARTHNET + "keep patches with snow, clouds, shadows or no label"),
     flags.DEFINE_string("split_lists", None, "bigearthnet: place of train.csv, val.csv, test.csv (default: beside the data)"),
     flags.DEFINE_bool("reference_map", None, "bigearthnet_v2: store the reference map (default: where it is there)"),
+    flags.DEFINE_string("recipe", None, "fusion: TOML file that says what is taken from which records (default: SatImNet's)"),
     flags.DEFINE_enum("form", None, ["single", "series"], "multisenge: a record per patch and date, or per patch"),
     flags.DEFINE_string("dates", None, "multisenge: Sentinel-2 dates, all, first, monthly or YYYY-MM-DD..YYYY-MM-DD (all)"),
     flags.DEFINE_integer("max_days", None, "multisenge: largest distance in days from Sentinel-2 to Sentinel-1 (2)", 0),

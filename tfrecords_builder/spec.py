@@ -35,7 +35,8 @@ def differences(found: dict, wanted: dict) -> str:
     names = [name for name in {**spec, **other} if spec.get(name) != other.get(name)]
     # Other options lead to other keys: where there is such a cause, it says enough.
     names = [name for name in names if name not in ("keys", "patches")] or names
-    lines = [f"{name}: {spec.get(name)} there, {other.get(name)} asked for" for name in names if name != "keys"]
+    pairs = [(name, *(textwrap.shorten(str(s.get(name)), 200) for s in (spec, other))) for name in names if name != "keys"]
+    lines = [f"{name}: {there} there, {asked if asked != there else 'another'} asked for" for name, there, asked in pairs]
     if names == ["keys"]:
         splits = [split for split in spec["keys"] if spec["keys"][split] != other["keys"][split]]
         lines.append(f"keys: as many patches of {', '.join(splits)}, but others or in another order")

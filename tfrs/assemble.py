@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
-from tfrs import folds, pipeline, segmentation, selection, tasks
+from tfrs import aggregate, folds, pipeline, registry, segmentation, selection, tasks
 from tfrs.errors import UserError, unknown
 from tfrs.experiment import Experiment
 from tfrs.models.build import build, build_segmenter
@@ -13,6 +13,7 @@ from tfrs.records import Records
 from tfrs.segmentation import Segmentation
 from tfrs.sensors import Sensor, resolve, select
 from tfrs.tasks import Task
+from tfrs.window_samples import cut_windows
 
 OPTIMIZERS = {
     kind.__name__.lower(): kind
@@ -87,6 +88,12 @@ def task(experiment: Experiment, records: Records) -> Task:
             class_weights=experiment.class_weights,
             label_smoothing=experiment.label_smoothing,
         )
+    if experiment.task in aggregate.TASKS:
+        _check_unused(experiment, "multi_label", "labels", "threshold", "threshold_inclusive")
+        _check_unused(experiment, Segmentation.name, "scheme", "ignore", "class_weights")
+        if any(spec.startswith("cutmix") for spec in experiment.augment):
+            raise UserError(f"--augment=cutmix mixes maps, but not the class of a patch that --task={experiment.task} needs")
+        return aggregate.create(records, experiment.task, loss=experiment.loss, label_smoothing=experiment.label_smoothing)
     _check_unused(experiment, Segmentation.name, "ignore", "loss", "class_weights", "encoder_weights", "first_convolution")
     return tasks.create(
         experiment.task,
@@ -175,8 +182,17 @@ def optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.
 def batches(
     experiment: Experiment, records: Records, task: Task, split: str, *, training: bool = False, epoch: int = 0
 ) -> tf.data.Dataset:
-    """Batches of a split: shuffled and augmented for training, else in stored order."""
-    return pipeline.load(
+    """Batches of a split: shuffled, augmented and cut into windows for training, else in stored order.
+
+    Raises:
+        UserError: As `pipeline.load`; windows are wanted of a network that has none.
+    """
+    margin = registry.segmenter(experiment.model)(experiment.model).margin if task.dense else 0
+    if not margin and (experiment.windows or experiment.balance_windows):
+        raise UserError(f"--windows and --balance_windows are for cnn_dual and cnn_segm; {experiment.model} sees whole patches")
+    if experiment.balance_windows and not experiment.windows:
+        raise UserError("--balance_windows needs a number of --windows per patch; without, all of them are taken")
+    loaded = pipeline.load(
         records,
         split,
         inputs=experiment.input,
@@ -188,4 +204,14 @@ def batches(
         seed=experiment.seed if training else None,
         epoch=epoch,
         read=experiment.read,
+    )
+    if not (training and margin):
+        return loaded
+    return cut_windows(
+        loaded,
+        margin=margin,
+        count=experiment.windows,
+        balanced=experiment.balance_windows,
+        seed=experiment.seed,
+        epoch=epoch,
     )

@@ -101,6 +101,7 @@ def report(
         **({"ignored_classes": task.ignored} if task.dense else {}),
         "loss": loss,
         **metrics.scores(matrix, task.scheme.classes),
+        **_heads(matrix, task),
         "confusion_matrix": matrix.tolist(),
     }
     suffix = ("" if split == final_split(records) else f"-{split}") + "-part" * part
@@ -112,6 +113,15 @@ def report(
     write_text(folder / f"report{suffix}.md", to_markdown(scores) + "".join(figures))
     write_text(folder / REPORT.replace(".json", f"{suffix}.json"), json.dumps(scores, indent=1) + "\n")
     return scores
+
+
+def _heads(matrix: np.ndarray, task: Task) -> dict:
+    """The scores of each head from its block of the confusion matrix, where there are several."""
+    found, start = {}, 0
+    for name, scheme in task.heads.items():
+        block = slice(start, start := start + len(scheme.classes))
+        found[name] = {"scheme": scheme.name, **metrics.scores(matrix[block, block], scheme.classes)}
+    return {"heads": found} if len(found) > 1 else {}
 
 
 def read_report(folder: Path) -> dict:
@@ -146,8 +156,14 @@ def to_markdown(scores: dict) -> str:
         "mean_iou": "Mean IoU",
         "kappa": "Kappa",
     }
-    rows += ["", "| Score | |", "|---|---:|"]
-    rows += [f"| {label} | {percent(scores[name])} |" for name, label in labels.items() if name in scores]
+    # Over several heads together, the overall scores of a report are means of theirs, which nobody asks for.
+    heads = {head["scheme"]: head for head in scores.get("heads", {}).values()} or {"": scores}
+    rows += ["", f"| Score | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
+    rows += [
+        f"| {label} | {' | '.join(percent(head[name]) for head in heads.values())} |"
+        for name, label in labels.items()
+        if name in scores
+    ]
     absent = "; ".join(scores["absent_classes"])
     note = f"\nAbsent from the reference, left out of the averages over classes: {absent}.\n" if absent else ""
     if ignored := "; ".join(scores.get("ignored_classes", ())):

@@ -33,6 +33,7 @@ _RANGES = {
     "cpu_devices": (1, math.inf),
     "accumulate": (1, math.inf),
     "steps_per_execution": (1, math.inf),
+    "windows": (0, math.inf),
     "seed": (0, 2**32 - 1),
     "threshold": (0, 1),
     "dropout": (0, 0.99),
@@ -67,7 +68,9 @@ class Experiment:
     fold: int = _setting(0, "number of the fold that is test, from 0")
     run_dir: str = _setting("", "folder of the run; empty: runs/<experiment>-<model>-<input>-<time>")
     task: str = _setting(
-        "", "multi_label, single_label or segmentation; empty: multi_label where the records have multi-labels"
+        "",
+        "multi_label, single_label, segmentation, or (experiments.dual) dual or aggregate; empty: multi_label where the "
+        "records have multi-labels",
     )
     labels: str = _setting(
         "", "multi_label: stored (the records' own), or fractions (classes above --threshold); empty: as the data set has it"
@@ -106,6 +109,8 @@ class Experiment:
         "eNDVI: row:column from one pixel of a pair to the other, for each kind of neighbour",
     )
     dropout: float = _setting(0.0, "dropout rate before the last layer")
+    windows: int = _setting(0, "cnn_dual, cnn_segm: windows learned from per patch and epoch, drawn by --seed; 0: all")
+    balance_windows: bool = _setting(False, "draw the windows of a batch from its patches so that each class has as many")
     augment: tuple[str, ...] = _setting(
         (),
         "augmentations in order: dihedral, crop:SIZE, resized_crop:SIZE:SMALLEST_AREA, rotate:DEGREES, noise:STD, "

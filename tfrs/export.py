@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfrs import __version__, assemble
 from tfrs.experiment import EXPORT, Experiment
+from tfrs.labels import Scheme
 from tfrs.models.input_stage import scales
 from tfrs.records import Records
 from tfrs.sensors import Sensor
@@ -20,7 +21,10 @@ CARD = "card.json"
 
 
 class Server(tf.Module):
-    """Raw sensor values (B, C, H, W) by name -> {"probabilities": (B, classes)}, or (B, classes, H, W) of dense labels."""
+    """Raw sensor values (B, C, H, W) by name -> {"probabilities": (B, classes)}, or (B, classes, H, W) of dense labels.
+
+    A task with several heads has an output for each.
+    """
 
     def __init__(self, model: keras.Model, task: Task):
         super().__init__()
@@ -29,7 +33,10 @@ class Server(tf.Module):
     @tf.function
     def __call__(self, **images):
         probabilities = self.task.probabilities(self.model(images, training=False))
-        return {"probabilities": tf.transpose(probabilities, (0, 3, 1, 2)) if self.task.dense else probabilities}
+        if self.task.dense:
+            probabilities = tf.transpose(probabilities, (0, 3, 1, 2))
+        sizes = [len(scheme.classes) for scheme in self.task.heads.values()]
+        return dict(zip(self.task.heads, tf.split(probabilities, sizes, axis=1), strict=True))
 
 
 def export(experiment: Experiment, folder: Path, records: Records, task: Task, model: keras.Model, scores: dict) -> Path:
@@ -50,6 +57,7 @@ def export(experiment: Experiment, folder: Path, records: Records, task: Task, m
 def make_card(experiment: Experiment, records: Records, task: Task, scores: dict) -> dict:
     """What a user of the model must know: inputs in order, classes in order, statistics, scores, versions, flags."""
     sensors = assemble.sensors(experiment, records)
+    (name, scheme), *others = task.heads.items()
     return {
         "model": experiment.model,
         "task": task.name,
@@ -64,12 +72,10 @@ def make_card(experiment: Experiment, records: Records, task: Task, scores: dict
             }
             for name, sensor in sensors.items()
         },
-        "output": {"name": "probabilities", "layout": "(batch, class, row, column)" if task.dense else "(batch, class)"},
-        "scheme": task.scheme.name,
-        "classes": [
-            {"name": name, "number": number, "color": f"#{color}"}
-            for name, number, color in zip(task.scheme.classes, task.scheme.numbers, task.scheme.colors, strict=True)
-        ],
+        "output": {"name": name, "layout": "(batch, class, row, column)" if task.dense else "(batch, class)"},
+        "scheme": scheme.name,
+        "classes": _legend(scheme),
+        **({"other_outputs": {name: {"scheme": s.name, "classes": _legend(s)} for name, s in others}} if others else {}),
         "statistics": {
             name: {band: records.statistics[name][band] for band in sensor.bands} for name, sensor in sensors.items()
         },
@@ -83,6 +89,11 @@ def make_card(experiment: Experiment, records: Records, task: Task, scores: dict
         "versions": {"tfrs": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
         "flags": experiment.to_flags().splitlines(),
     }
+
+
+def _legend(scheme: Scheme) -> list[dict]:
+    rows = zip(scheme.classes, scheme.numbers, scheme.colors, strict=True)
+    return [{"name": name, "number": number, "color": f"#{color}"} for name, number, color in rows]
 
 
 def _seen(sensor: Sensor, experiment: Experiment) -> dict:

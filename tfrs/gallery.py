@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfrs import plots
@@ -24,5 +23,5 @@ def gallery(dataset: tf.data.Dataset, model: keras.Model, task: Task, sensors: M
         bands = sensors[name].display()
         shown[f"{name} {' '.join(bands)}"] = plots.displayable(image.numpy()[:, sensors[name].index(bands)])
     if task.dense:
-        return plots.maps(shown | {"reference": target, "predicted": np.argmax(predicted, -1).astype(np.uint8)}, task.scheme)
+        return plots.maps(shown | task.maps(target, predicted), task.scheme)
     return plots.patches(shown, [task.decode(row) for row in target], [task.decode(row) for row in predicted])

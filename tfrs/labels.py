@@ -215,10 +215,22 @@ MULTISENGE_URBAN = _scheme(
     ],
 )
 
-SCHEMES = {
-    scheme.name: scheme
-    for scheme in (IGBP, IGBP_SIMPLIFIED, DFC2020, EUROSAT, BIGEARTHNET_43, BIGEARTHNET_19, MULTISENGE, MULTISENGE_URBAN)
-}
+# The aggregation classes of SatImNet (Syrris et al. 2020, section 3.1); colours ours.
+WATER_BUILT_UP = _scheme("water_built_up", [(1, "Water", "1c6dd0"), (2, "Built-up", "c8102e"), (3, "Other", "e6e6dc")])
+
+# Its two outputs side by side, as CNN-dual has them: the class of every pixel, and the class of the patch around it.
+DUAL = _scheme(
+    "dual",
+    [
+        (number, name, color)
+        for number, (name, color) in enumerate(
+            zip(WATER_BUILT_UP.classes + EUROSAT.classes, WATER_BUILT_UP.colors + EUROSAT.colors, strict=True), start=1
+        )
+    ],
+)
+
+_SCHEMES = (IGBP, IGBP_SIMPLIFIED, DFC2020, EUROSAT, BIGEARTHNET_43, BIGEARTHNET_19, MULTISENGE, MULTISENGE_URBAN)
+SCHEMES = {scheme.name: scheme for scheme in (*_SCHEMES, WATER_BUILT_UP)}
 
 DROPPED = -1  # in MERGES: the class has no counterpart
 IGNORE = 255  # class id of a pixel that is neither learned from nor scored
@@ -247,7 +259,15 @@ MERGES: dict[tuple[str, str], tuple[int, ...]] = {
         *(18, 18, 18),  # 52 marine waters
     ),
     ("multisenge", "multisenge_urban"): (0, 1, 2, 3, 4, *[5] * 9),
+    # Syrris et al. 2020, section 3: River and SeaLake; Industrial and Residential; the remaining six.
+    ("eurosat", "water_built_up"): (2, 2, 2, 2, 1, 2, 2, 1, 0, 0),
 }
+
+# Class of `water_built_up` -> the auxiliary layer that says which pixels of such a patch are of it, and the layer's values for
+# them. Where the layer has another value, a pixel is Other; where it has no data (0), or a record no such layer, the patch's
+# class stands. GSW's yearly classification: 1 no water, 2 seasonal, 3 permanent water. ESM 2015 (R2019, 10 m): 250
+# non-residential, 255 residential built-up.
+MASKS: dict[str, tuple[str, tuple[int, ...]]] = {"Water": ("gsw", (2, 3)), "Built-up": ("esm", (250, 255))}
 
 
 def merged_ids(source: str, target: str) -> tuple[int, ...]:

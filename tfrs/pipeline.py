@@ -169,13 +169,13 @@ class _Batches:
 
     def missing(self, tensors: dict[str, tf.Tensor]) -> tf.Tensor:
         """Pixels (B, H, W) where a sensor has no data: nodata in all bands, or NaN in one."""
-        found = []
+        found = [tf.zeros_like(tensors[next(iter(self.sensors))][:, 0], tf.bool)]
         for name, sensor in self.sensors.items():
             if sensor.nodata is not None:
                 found.append(tf.reduce_all(tensors[name] == sensor.nodata, axis=1))
             elif tensors[name].dtype.is_floating:
                 found.append(tf.reduce_any(tf.math.is_nan(tensors[name]), axis=1))
-        return tf.reduce_any(found, axis=0) if found else False
+        return tf.reduce_any(found, axis=0)
 
     def augment(self, images: layers.Images, drawn: np.ndarray) -> tuple[layers.Images, np.ndarray]:
         """Rasters of `part` from those of `rows` with their seeds, and how much of each record of `rows` is its own."""

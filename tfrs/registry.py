@@ -11,12 +11,14 @@ DATASETS = {
     "bigearthnet": "tfrs.datasets.bigearthnet:BigEarthNet",
     "bigearthnet_v2": "tfrs.datasets.bigearthnet_v2:BigEarthNetV2",
     "multisenge": "tfrs.datasets.multisenge:MultiSenGE",
+    "fusion": "tfrs.datasets.fusion:Fusion",
 }
 
 MODELS = {
     "resnet50": "tfrs.models.resnet50:resnet50",
     "densenet121": "tfrs.models.densenet121:densenet121",
     "resnet_small": "tfrs.models.resnet_small:resnet_small",
+    "cnn_class": "tfrs.models.cnn_class:cnn_class",
 }
 
 # Of segmentation-models 1.0.1; all were tried with Keras 3.15: build, train a step, save, load, export.
@@ -34,6 +36,8 @@ REFUSED_ENCODERS = {
 }
 
 OWN_SEGMENTERS = {
+    "cnn_segm": "tfrs.models.cnn_segm:cnn_segm",
+    "cnn_dual": "tfrs.models.cnn_dual:cnn_dual",
     "unet_wenger": "tfrs.models.unet_wenger:unet_wenger",
     "deeplabv3plus_resnet50": "tfrs.models.deeplabv3plus:deeplabv3plus",
     "deeplabv3plus_densenet121": "tfrs.models.deeplabv3plus:deeplabv3plus",

@@ -44,7 +44,7 @@ class Segmentation(Task):
 
     def loss(self, target, logits):
         ids, valid = _ids(target), _valid(target)
-        weights = tf.constant(self.class_weights or [1.0] * len(self.scheme.classes))
+        weights = tf.constant(self.class_weights or [1.0] * logits.shape[-1])
         return tf.add_n(
             [factor * losses.LOSSES[name](ids, logits, valid, weights, self.label_smoothing) for factor, name in self.terms]
         )
@@ -54,7 +54,11 @@ class Segmentation(Task):
 
     def confusion(self, target, logits, weight):
         predicted, weight = tf.argmax(logits, -1), _valid(target) * weight[:, None, None]
-        return metrics.confusion(_ids(target), predicted, weight, len(self.scheme.classes))
+        return metrics.confusion(_ids(target), predicted, weight, logits.shape[-1])
+
+    def maps(self, target: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
+        """What a figure shows by its title: class ids (B, H, W) in uint8, of a target and of what was predicted."""
+        return {"reference": target, "predicted": np.argmax(probabilities, -1).astype(np.uint8)}
 
     def decode(self, values):
         ids = np.argmax(values, -1) if values.ndim == 3 else values

@@ -23,6 +23,11 @@ class Task(ABC):
     scheme: Scheme
     columns: tuple[str, ...]
 
+    @property
+    def heads(self) -> dict[str, Scheme]:
+        """Classes of each output of an exported model by its name; together, in order, those of `scheme` and of the logits."""
+        return {"probabilities": self.scheme}
+
     @abstractmethod
     def target(self, columns: dict[str, tf.Tensor]) -> tf.Tensor:
         """The target of a batch from its columns."""

@@ -82,7 +82,7 @@ def _check_sizes(model: keras.Model, images: dict[str, tf.TensorSpec]) -> None:
     for tensor in model.inputs:
         if not tf.TensorShape(tensor.shape).is_compatible_with(images[tensor.name].shape):
             size, given = (f"{s[2]}x{s[3]}" for s in (tensor.shape, images[tensor.name].shape))
-            raise UserError(f"{model.name} takes patches of {size} only, not {given}: leave out the crop from --augment")
+            raise UserError(f"{model.name} takes patches of {size} only, not {given}; --augment=crop:SIZE makes them smaller")
 
 
 def _plan(experiment: Experiment, count: int) -> list[int]:

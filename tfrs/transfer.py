@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfrs import assemble
+from tfrs import aggregate, assemble
 from tfrs.errors import UserError
 from tfrs.experiment import EXPORT, Experiment
 from tfrs.export import CARD
@@ -20,7 +20,7 @@ from tfrs.segmentation import Segmentation
 from tfrs.sensors import Sensor, select
 from tfrs.tasks import SingleLabel
 
-HEAD = "logits"
+HEAD = "logits"  # how the names of last layers begin
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def start_from(path: Path, target: Network) -> list[str]:
             ]
             if new := [f"{sensor} {channel}" for sensor, channel in firsts[name] if (sensor, channel) not in known[name]]:
                 left.append(f"{name}, {', '.join(new)} (unknown to {source.model.name})")
-        if name == HEAD and source.classes != target.classes:
+        if _is_head(name) and source.classes != target.classes:
             left.append(f"{name} (of other classes: {', '.join(source.classes)})")
         elif [weight.shape for weight in weights] != [weight.shape for weight in layer.get_weights()]:
             left.append(f"{name} (of another shape)")
@@ -91,7 +91,11 @@ def load(path: Path) -> Network:
     experiment = Experiment.from_flags("\n".join(card["flags"]))
     columns = zip(*((c["name"], c["number"], c["color"].removeprefix("#")) for c in card["classes"]), strict=True)
     scheme = Scheme(card["scheme"], *columns)
-    task = Segmentation(scheme, (), "") if card["task"] == Segmentation.name else SingleLabel(scheme, ())
+    if experiment.task in aggregate.TASKS:
+        kind, scheme = aggregate.TASKS[experiment.task]
+        task = kind(scheme, (), "")
+    else:
+        task = Segmentation(scheme, (), "") if experiment.task == Segmentation.name else SingleLabel(scheme, ())
     channels = {name: tuple(entry.get("channels", entry["bands"])) for name, entry in card["inputs"].items()}
     sensors = {
         name: Sensor(name, tuple(entry["bands"]), entry["dtype"], entry["unit"], entry["nodata"])
@@ -123,6 +127,10 @@ def _layers(model: keras.Model, place: str = "") -> Iterator[tuple[str, keras.La
             yield name, layer
 
 
+def _is_head(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(HEAD)
+
+
 def _first_layers(network: Network) -> dict[str, list[tuple[str, str]]]:
     """The layers whose weights belong to channels of the input, up to the first convolutions, and these (sensor, name)."""
     channels = [(sensor, channel) for sensor, channels in network.channels.items() for channel in channels]
@@ -133,7 +141,9 @@ def _first_layers(network: Network) -> dict[str, list[tuple[str, str]]]:
     for place, layers in places.items():
         # With late fusion each sensor has an encoder of its own, named after it.
         own = [(sensor, channel) for sensor, channel in channels if place.endswith(f"_{sensor}")] or channels
-        convolutions = [(name, layer) for name, layer in layers if isinstance(layer, keras.layers.Conv2D) and name != HEAD]
+        convolutions = [
+            (name, layer) for name, layer in layers if isinstance(layer, keras.layers.Conv2D) and not _is_head(name)
+        ]
         if convolutions and convolutions[0][1].kernel.shape[2] == len(own):
             first = convolutions[0]
             found |= dict.fromkeys([name for name, _ in layers[: layers.index(first) + 1]], own)

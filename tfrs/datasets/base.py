@@ -57,6 +57,10 @@ class Dataset(ABC):
         """Numbers of patches in no split by the reason, from names alone; the builder prints them."""
         return {}
 
+    def report(self, root: Path) -> list[str]:
+        """What else there is to say before a build, from names alone; the builder prints it."""
+        return []
+
     @abstractmethod
     def read(self, root: Path, key: str) -> Sample:
         """One patch with every field of the schema.

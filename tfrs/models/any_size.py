@@ -29,6 +29,29 @@ class Pad(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfrs")
+class Mirror(keras.layers.Layer):
+    """(B, H, W, C) -> (B, H + 2 margin, W + 2 margin, C), mirrored at the edges; in training the same.
+
+    A network of windows so gives every pixel a class, and learns from pixels whose window is in the image only.
+    """
+
+    def __init__(self, margin, **kwargs):
+        super().__init__(**kwargs)
+        self.margin = margin
+
+    def call(self, inputs, training=False):
+        edge = [self.margin, self.margin]
+        return inputs if training else ops.pad(inputs, [[0, 0], edge, edge, [0, 0]], mode="reflect")
+
+    def compute_output_shape(self, input_shape):
+        batch, *_, channels = input_shape
+        return (batch, None, None, channels)
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin}
+
+
+@keras.saving.register_keras_serializable("tfrs")
 class Crop(keras.layers.Layer):
     """[values (B, H', W', K), image (B, H, W, C)] -> (B, H, W, K), the upper left of the values: undoes `Pad`."""
 

@@ -8,6 +8,7 @@ import keras
 from tfrs import registry
 from tfrs.errors import unknown
 from tfrs.indices import HARALICK, Entropy
+from tfrs.models.encoder import kernel_start
 from tfrs.models.input_stage import input_planes
 from tfrs.models.segmenter import segmenter
 from tfrs.sensors import Sensor
@@ -48,20 +49,25 @@ def build(
     """
     if fusion not in FUSIONS:
         raise unknown("fusion", fusion, FUSIONS)
-    encoder = registry.model(name)
-    images, planes = input_planes(inputs, statistics, normalization, entropy)
-    if fusion == "early" or len(inputs) == 1:
-        streams = {"": _joined(planes)}
-    else:
-        streams = {f"_{key}": plane for key, plane in planes.items()}
-    pooled = [_encode(encoder, name + suffix, plane) for suffix, plane in streams.items()]
+    channels = {key: len(sensor.channels) for key, sensor in inputs.items()}
+    apart = fusion == "late" and len(inputs) > 1
+    encoders = [
+        _encoder(name, count, suffix)
+        for count, suffix in ([(n, f"_{key}") for key, n in channels.items()] if apart else [(sum(channels.values()), "")])
+    ]
+    images, planes = input_planes(inputs, statistics, normalization, entropy, encoders[0].input.shape[1])
+    streams = planes.values() if apart else [_joined(planes)]
+    pooled = [
+        keras.layers.GlobalAveragePooling2D(name=f"pool_{encoder.name}")(encoder(plane))
+        for encoder, plane in zip(encoders, streams, strict=True)
+    ]
     features = keras.layers.Concatenate(name="fusion")(pooled) if len(pooled) > 1 else pooled[0]
     if dropout:
         features = keras.layers.Dropout(dropout, name="dropout")(features)
     # float32 also under mixed precision: a softmax over half-precision logits loses small probabilities.
-    logits = keras.layers.Dense(len(task.scheme.classes), kernel_initializer="he_normal", dtype="float32", name="logits")(
-        features
-    )
+    logits = keras.layers.Dense(
+        len(task.scheme.classes), kernel_initializer=kernel_start(encoders[0]), dtype="float32", name="logits"
+    )(features)
     return keras.Model(images, logits, name=name)
 
 
@@ -82,13 +88,13 @@ def build_segmenter(
         options: Of `segmenter.segmenter`: size, encoder_weights, first_convolution, load, dropout.
 
     Returns:
-        Model from {sensor: (B, C, H, W) in the sensor's dtype} to logits (B, H, W, classes) in float32.
+        Model from {sensor: (B, C, H, W) in the sensor's dtype} to logits (B, H, W, classes of all heads) in float32.
 
     Raises:
         UserError: As `build` and `segmenter.segmenter`.
     """
     channels = sum(len(sensor.channels) for sensor in inputs.values())
-    network = segmenter(name, channels, len(task.scheme.classes), **options)
+    network = segmenter(name, channels, [len(head.classes) for head in task.heads.values()], **options)
     images, planes = input_planes(inputs, statistics, normalization, entropy, network.input.shape[1])
     return keras.Model(images, network(_joined(planes)), name=name)
 
@@ -98,12 +104,11 @@ def _joined(planes: Mapping[str, keras.KerasTensor]) -> keras.KerasTensor:
     return keras.layers.Concatenate(name="fusion")([first, *others]) if others else first
 
 
-def _encode(encoder, name: str, plane):
+def _encoder(name: str, channels: int, suffix: str) -> keras.Model:
     with warnings.catch_warnings():
         # keras.applications warns about any number of channels but 1 and 3; other numbers are the rule here.
         warnings.filterwarnings("ignore", message="This model usually expects")
-        features = encoder(plane.shape[-1], name)
-    return keras.layers.GlobalAveragePooling2D(name=f"pool_{name}")(features(plane))
+        return registry.model(name)(channels, name + suffix)
 
 
 def from_scratch(model: keras.Model, name: str) -> keras.Model:

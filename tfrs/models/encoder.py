@@ -141,3 +141,8 @@ def fill(network: keras.Model, source: keras.Model, first_convolution: str) -> N
         elif channels != 3 and names.index(name) < names.index(first):
             weights = [np.full(channels, weight.mean()) for weight in weights]
         target.set_weights(weights)
+
+
+def kernel_start(model: keras.Model) -> keras.initializers.Initializer:
+    """How the kernels of a network start, by its last; the head on top of it starts alike."""
+    return next(layer.kernel_initializer for layer in reversed(model.layers) if hasattr(layer, "kernel_initializer"))
