@@ -133,7 +133,7 @@ def test_predict_equals_the_saved_model_run_without_this_package(finished, tmp_p
     [
         (["--scene=s2={s2}"], "the model takes s2, s1; --scene gives s2"),
         (["--scene=s2={s2},s1={s1}"], "give --layout"),
-        (["--scene=s2={s1},s1={s1}", "--layout=sen12ms"], "dtype is float32; the model takes uint16"),
+        (["--scene=s2={s1},s1={s1}", "--layout=sen12ms"], "has 2 bands, 13 are named"),
         (["--scene=s2={s2},s1=nowhere.tif", "--layout=sen12ms"], "nowhere.tif: no such file"),
         (["--scene=s2={s2},s1={s1}", "--layout=sen12sm"], "Did you mean 'sen12ms'"),
     ],

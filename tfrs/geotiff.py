@@ -3,13 +3,15 @@
 import contextlib
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import rasterio
 import rasterio.crs
+import rasterio.shutil
 import rasterio.warp
+import rasterio.windows
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -18,6 +20,10 @@ from tfrs.errors import BadPatch, UserError
 
 # Neither sidecar files nor a directory listing are wanted for a patch, and one file has one reader.
 _OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+
+# Of GDAL's cache of blocks, which takes a twentieth of the machine's memory otherwise. A row of 1024-pixel blocks of a whole
+# Sentinel-2 tile in ten bands is 225 MB.
+CACHE_MB = 384
 
 RESAMPLING = ("nearest", "bilinear", "cubic")
 
@@ -39,6 +45,47 @@ class Raster:
     transform: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     nodata: float | None = None
     descriptions: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels of a raster lie: CRS and transform as of `Raster`, and the number of rows and columns."""
+
+    crs: str
+    transform: tuple[float, ...]
+    height: int
+    width: int
+
+    def part(self, top: int, left: int, height: int, width: int, cell: int = 1) -> "Grid":
+        """The grid of a window, whose pixels may be `cell` times as long and wide; sizes are in those."""
+        a, b, c, d, e, f = self.transform
+        corner = (a * left + b * top + c, d * left + e * top + f)
+        return Grid(self.crs, (a * cell, b * cell, corner[0], d * cell, e * cell, corner[1]), height, width)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a raster says of itself without its pixels: its place, and of its bands what `Raster` has of them."""
+
+    grid: Grid
+    dtype: str
+    nodata: float | None
+    descriptions: tuple[str, ...]
+
+
+def header(path: str) -> Header:
+    """The header of a raster, by GDAL's name for it.
+
+    Raises:
+        UserError: The file is missing or no raster.
+    """
+    try:
+        with warnings.catch_warnings(), rasterio.Env(**_OPTIONS), rasterio.open(path) as source:
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            grid = Grid(source.crs.to_string() if source.crs else "", source.transform[:6], source.height, source.width)
+            return Header(grid, source.dtypes[0], source.nodata, tuple(name or "" for name in source.descriptions))
+    except RasterioError as error:
+        raise UserError(f"{path}: cannot be read as a raster ({_innermost(error)})") from error
 
 
 def read(path: str | os.PathLike) -> Raster:
@@ -170,30 +217,77 @@ def write(path: str | os.PathLike, raster: Raster, colors: Mapping[int, Sequence
         profile: Creation options of rasterio, e.g. `compress="lzw"`, `driver="JPEG"`.
     """
     bands, height, width = raster.data.shape
+    grid = Grid(raster.crs, raster.transform, height, width)
+    options = {"count": bands, "nodata": raster.nodata, "descriptions": raster.descriptions, **profile}
+    with rows(path, grid, raster.data.dtype, colors=colors, **options) as put:
+        put(0, raster.data)
+
+
+@contextlib.contextmanager
+def rows(
+    path: str | os.PathLike,
+    grid: Grid,
+    dtype,
+    *,
+    colors: Mapping[int, Sequence[int]] | None = None,
+    descriptions: Sequence[str] = (),
+    scale: float | None = None,
+    **profile,
+) -> Iterator[Callable[[int, np.ndarray], None]]:
+    """Write a raster piece by piece; yields `put(first row, data (bands, rows, width))`.
+
+    Args:
+        colors: As of `write`.
+        descriptions: Names of the bands.
+        scale: Of which the values are multiples, where they are not meant as they stand.
+        profile: As of `write`; `count` where there are several bands, and `nodata`.
+    """
     options = {
         "driver": "GTiff",
-        "count": bands,
-        "height": height,
-        "width": width,
-        "dtype": raster.data.dtype,
-        "crs": raster.crs or None,
-        "transform": rasterio.Affine(*raster.transform) if raster.crs else None,
-        "nodata": raster.nodata,
+        "count": 1,
+        "height": grid.height,
+        "width": grid.width,
+        "dtype": dtype,
+        "crs": grid.crs or None,
+        "transform": rasterio.Affine(*grid.transform) if grid.crs else None,
     }
-    with _told(path), warnings.catch_warnings(), rasterio.Env(**_OPTIONS):
+    with _told(path), warnings.catch_warnings(), rasterio.Env(**_OPTIONS, GDAL_CACHEMAX=CACHE_MB):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(str(path), "w", **{**options, **profile}) as target:
             if colors:  # before the pixels: afterwards, the file would not say that it has a palette
                 target.write_colormap(1, {value: tuple(color) for value, color in colors.items()})
-            target.write(raster.data)
-            if raster.descriptions:
-                target.descriptions = raster.descriptions
+
+            def put(first: int, data: np.ndarray) -> None:
+                target.write(data, window=rasterio.windows.Window(0, first, data.shape[2], data.shape[1]))
+
+            yield put
+            if descriptions:
+                target.descriptions = descriptions
+            if scale:
+                target.scales = [scale] * target.count
+
+
+def copy(source: str | os.PathLike, target: str | os.PathLike, **options) -> None:
+    """Copy a raster into another format.
+
+    Args:
+        options: `driver`, and creation options that GDAL has for it.
+    """
+    with _told(target), warnings.catch_warnings(), rasterio.Env(**_OPTIONS, GDAL_CACHEMAX=CACHE_MB):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        rasterio.shutil.copy(str(source), str(target), **options)
 
 
 def project(x: np.ndarray, y: np.ndarray, source: str, target: str) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates (N,) of one CRS in another, both as in `Raster.crs`; longitude and latitude are x and y."""
     east, north = rasterio.warp.transform(source, target, x, y)
     return np.array(east), np.array(north)
+
+
+def metres(crs: str) -> float | None:
+    """Metres per unit of a projected CRS of `Raster.crs`; None of a geographic one."""
+    found = rasterio.crs.CRS.from_string(crs)
+    return found.linear_units_factor[1] if found.is_projected else None
 
 
 def wkt(crs: str) -> str:

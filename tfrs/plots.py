@@ -156,6 +156,46 @@ def records(
     return figure
 
 
+def scene(image: np.ndarray, ids: np.ndarray, legend: Scheme, title: str, pixel: float | None) -> Figure:
+    """A scene beside its map, with the share of each class, largest first, and a scale bar.
+
+    Args:
+        image: Displayable (H', W', 3) or (H', W') in 0..1; of the same ground as the map, in other pixels maybe.
+        ids: Class ids (H, W) in uint8, `IGNORE` where there are no data.
+        pixel: Metres of a pixel of the map; None where it has no place.
+    """
+    height, width = ids.shape
+    figure = Figure(figsize=(10.4, 1.2 + 5 * min(max(height / width, 0.4), 2)), dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, shown in ((left, image), (right, legend.palette()[ids])):
+        axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=(0, width, height, 0))
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.suptitle(title)
+    if pixel:
+        _scale_bar(right, width, pixel)
+    counts = np.bincount(ids.ravel(), minlength=IGNORE + 1)[: len(legend.classes)]
+    order = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
+    labels = [f"{legend.classes[i]} {100 * counts[i] / counts.sum():.1f} %" for i in order]
+    handles = [
+        Patch(facecolor=f"#{legend.colors[i]}", edgecolor="0.3", linewidth=0.5, label=label)
+        for i, label in zip(order, labels, strict=True)
+    ]
+    handles += [Patch(facecolor="black", label="no data")] if (ids == IGNORE).any() else []
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
+    return figure
+
+
+def _scale_bar(axes, width: int, pixel: float) -> None:
+    """A bar of 1, 2 or 5 times a power of ten metres, about a quarter of the picture long."""
+    most = width * pixel / 4
+    length = max(step * 10.0**power for power in range(-2, 8) for step in (1, 2, 5) if step * 10.0**power <= most)
+    text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    place = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+    axes.plot([width - length / pixel, width], [-0.025, -0.025], color="black", linewidth=3, solid_capstyle="butt", **place)
+    axes.text(width - length / pixel / 2, -0.04, text, ha="center", va="top", fontsize=9, **place)
+
+
 def _sheet(
     images: Mapping[str, np.ndarray],
     schemes: Mapping[str, Scheme] = MappingProxyType({}),

@@ -1,22 +1,79 @@
-"""What an exported model says of one patch; needs the SavedModel and its card only."""
+"""What an exported model says of one patch, or of a whole scene; needs the SavedModel and its card only."""
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from tfrs import geotiff, registry
-from tfrs.datasets.multisenge import MultiSenGE, digital_numbers
+from tfrs import occlusion, windows
 from tfrs.errors import UserError
 from tfrs.export import CARD
-from tfrs.geotiff import Raster
-from tfrs.sensors import Sensor
-from tfrs.storage import replacing
+from tfrs.geotiff import Grid
+from tfrs.progress import progress
+from tfrs.scene import MASK, Reading, Scene, find_scene, opened
+from tfrs.scene_map import Extras, check_output, write_map
+from tfrs.windows import Images
 
-SEGMENTATION = "segmentation"  # task of the models that label pixels
-DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG"}
+WINDOW = 512  # side of windows of models that take any size, where patches are no larger
+DENSE = "(batch, class, row, column)"  # layout of the output of models that label pixels
+
+
+@dataclass(frozen=True)
+class Model:
+    """An exported model.
+
+    Attributes:
+        card: What it takes and returns.
+        run: Images (B, C, H, W) by sensor -> probabilities (B, classes), or (B, classes, H, W) of a model that labels pixels.
+        sizes: Height and width that it takes; None where it takes any.
+    """
+
+    card: Mapping
+    run: Callable[[Images], np.ndarray]
+    sizes: tuple[int | None, int | None]
+
+    @property
+    def dense(self) -> bool:
+        return self.card["output"]["layout"] == DENSE
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How windows lie over a scene, in pixels; 0 and None stand for what fits the model.
+
+    Attributes:
+        window: Side of the windows of a model that labels pixels.
+        overlap: Of windows; see `windows.blended`.
+        stride: From one patch to the next of a model that classifies patches, which is the map's pixel.
+        batch: Windows at a time.
+    """
+
+    window: int = 0
+    overlap: int | None = None
+    stride: int = 0
+    batch: int = 8
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be written beside a map, see `scene_map.Extras`; `occlude` is one of `occlusion.PARTS`, or empty."""
+
+    probabilities: bool = False
+    uncertainty: bool = False
+    occlude: str = ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A map that was written: where it lies, the share (classes,) of each class, and what the user must be told."""
+
+    grid: Grid
+    shares: np.ndarray
+    notes: tuple[str, ...]
 
 
 def read_card(export: Path) -> dict:
@@ -31,107 +88,132 @@ def read_card(export: Path) -> dict:
         raise UserError(f"{export}: no {CARD} there; give the export folder of a run with --export") from error
 
 
-def predict(export: Path, paths: Mapping[str, str], layout: str = "") -> tuple[np.ndarray, Raster]:
-    """Class probabilities of one patch, and the raster that says where it lies.
-
-    Args:
-        export: Folder of the SavedModel and its card.
-        paths: Raster file of each sensor.
-        layout: Data set whose files have the band order of these; needed where a file carries no band names.
-
-    Returns:
-        Probabilities (classes,), or (classes, H, W) of a model that labels pixels: NaN where a sensor has no data.
+def load(export: Path) -> Model:
+    """An exported model, ready to run.
 
     Raises:
-        UserError: A sensor or band is missing, or the pixels are not of the kind or size that the model was made for.
+        UserError: The folder is not an export.
     """
     card = read_card(export)
-    if paths.keys() != card["inputs"].keys():
-        raise UserError(f"the model takes {', '.join(card['inputs'])}; --scene gives {', '.join(paths) or 'nothing'}")
-    rasters = {name: geotiff.read(path) for name, path in paths.items()}
-    images = {name: _bands(name, paths[name], raster, card, layout) for name, raster in rasters.items()}
-    if len({image.shape[1:] for image in images.values()}) > 1:
-        raise UserError(f"the rasters differ in size: {', '.join(f'{n} {i.shape[1:]}' for n, i in images.items())}")
-    serve = tf.saved_model.load(str(export)).signatures["serving_default"]
-    for name, spec in serve.structured_input_signature[1].items():
-        if not spec.shape[1:].is_compatible_with(images[name].shape):
-            raise UserError(f"{paths[name]}: {images[name].shape} values; this model takes {tuple(spec.shape[1:])} only")
-    (probabilities,) = serve(**{name: tf.constant(image[None]) for name, image in images.items()})["probabilities"].numpy()
-    if card["task"] == SEGMENTATION:
-        for name, image in images.items():
-            probabilities[:, missing(image, card["inputs"][name]["nodata"])] = np.nan
-    return probabilities, next(iter(rasters.values()))
+    loaded = tf.saved_model.load(str(export))  # kept: its variables would go with it
+    serve = loaded.signatures["serving_default"]
+    shapes = {tuple(spec.shape[2:]) for spec in serve.structured_input_signature[1].values()}
+
+    def run(images: Images, _=loaded) -> np.ndarray:
+        return serve(**{name: tf.constant(image) for name, image in images.items()})["probabilities"].numpy()
+
+    return Model(card, run, max(shapes, key=lambda shape: shape[0] or 0))
 
 
-def missing(image: np.ndarray, nodata: float | None) -> np.ndarray:
-    """Pixels (H, W) of an image (C, H, W) that have no data: nodata in all bands, or NaN in one."""
-    return np.isnan(image).any(axis=0) if nodata is None else (image == nodata).all(axis=0)
-
-
-def check_output(path: Path, classes: list[dict], inputs: Iterable[str]) -> None:
-    """See that a map can be written, before it is made.
-
-    Args:
-        classes: Entries of a card.
-        inputs: Files that the map must not replace.
+def predict(model: Model, scene: Scene) -> np.ndarray:
+    """Class probabilities (classes,) of a scene that is one patch.
 
     Raises:
-        UserError: It cannot.
+        UserError: It is not of the patches' size.
     """
-    suffix = path.suffix.lower()
-    if suffix not in DRIVERS:
-        raise UserError(f"{path}: a map is written as {', '.join(DRIVERS)}")
-    if suffix == ".png" and max(entry["number"] for entry in classes) > 255:
-        raise UserError(f"{path}: the classes' numbers go beyond the 255 of a PNG with colours; write a .tif")
-    if not path.parent.is_dir():
-        raise UserError(f"{path.parent}: no such folder; make it, or give another --output")
-    if path.exists() and any(path.samefile(other) for other in inputs):
-        raise UserError(f"{path} is the image itself; give another --output")
+    size, grid = model.card["patch_size"], scene.grid
+    if (grid.height, grid.width) != (size, size):
+        raise UserError(
+            f"{grid.height}x{grid.width} pixels; this model classifies patches of {size}x{size}; for a map give --output"
+        )
+    with opened(scene) as read:
+        images, _ = read(0, 0, size, size)
+    (probabilities,) = model.run({name: image[None] for name, image in images.items()})
+    return probabilities
 
 
-def write_map(path: Path, probabilities: np.ndarray, classes: list[dict], place: Raster) -> np.ndarray:
-    """Write a raster of the most probable classes' numbers with their colours as palette, GeoTIFF or PNG; 0: no data.
+def outputs(output: Path, scenes: Sequence[Mapping[str, str]]) -> dict[Path, Mapping[str, str]]:
+    """The map of each scene: `output` of a single one, else `<scene>.tif` in that folder.
+
+    Raises:
+        UserError: Two maps would have the same name, or the folder is missing.
+    """
+    if len(scenes) == 1 and not output.is_dir():
+        return {output: scenes[0]}
+    if not output.is_dir():
+        raise UserError(f"{output}: no such folder; make it, or give another --output for the maps of {len(scenes)} scenes")
+    named: dict[Path, Mapping[str, str]] = {}
+    for scene in scenes:
+        source = next((path for name, path in scene.items() if name != MASK), "")
+        path = output / f"{Path(source).stem}.tif"
+        if path in named:
+            raise UserError(f"{source}: another scene's map is called {path} too; map it by a command of its own")
+        named[path] = scene
+    return named
+
+
+def map_scene(model: Model, paths: Mapping[str, str], path: Path, reading: Reading, tiling: Tiling, wanted: Wanted) -> Made:
+    """Write the map of a scene: reading, model and writing run at the same time, each a row of windows ahead of the next.
 
     Args:
-        probabilities: (classes, H, W), NaN where there are no data.
-        classes: Entries of a card: name, number and colour of each class.
-        place: Where it lies: a raster of the same size.
+        paths: As of `find_scene`.
+        path: The map.
 
-    Returns:
-        Share (classes,) of each class in the pixels with data.
+    Raises:
+        UserError: The scene or the windows do not fit the model, or a file cannot be read or written.
     """
-    numbers = np.array([0, *(entry["number"] for entry in classes)])
-    colors = {entry["number"]: bytes.fromhex(entry["color"].removeprefix("#")) for entry in classes}
-    ids = np.where(np.isnan(probabilities).any(axis=0), 0, probabilities.argmax(axis=0) + 1)
-    data = numbers[ids].astype(np.min_scalar_type(numbers.max()))
-    raster = Raster(data[None], place.crs, place.transform, nodata=0)
-    with replacing(path) as temporary:
-        geotiff.write(temporary, raster, colors, driver=DRIVERS[path.suffix.lower()])
-    counts = np.bincount(ids.ravel(), minlength=len(numbers))[1:]
-    return counts / max(counts.sum(), 1)
+    card = model.card
+    check_output(path, card["classes"], paths.values())
+    units = occlusion.units(card, wanted.occlude) if wanted.occlude else {}
+    scene = find_scene(paths, card, reading)
+    rows, columns = _axes(model, scene, tiling)
+    run = _as_maps(model)
+    if units:
+        run = occlusion.occluding(run, card, units)
+
+    def read() -> Iterator[windows.Strip]:
+        with opened(scene) as reader:
+            yield from windows.strips(reader, rows, columns)
+
+    grid = scene.grid.part(0, 0, rows.length, columns.length, rows.cell)
+    channels = len(card["classes"]) + len(units)
+    extras = Extras(wanted.probabilities, wanted.uncertainty, tuple(units))
+    finished = windows.ahead(windows.predict(run, channels, windows.ahead(read()), rows, columns, tiling.batch))
+    with (
+        contextlib.closing(finished),
+        progress(total=len(rows.starts) * len(columns.starts), unit="windows", desc=path.stem) as bar,
+    ):
+        shares = write_map(path, _counted(finished, bar), grid, rows.cell, card, extras)
+    return Made(grid, shares, scene.notes)
 
 
-def _bands(name: str, path: str, raster: Raster, card: dict, layout: str) -> np.ndarray:
-    """The bands that the model takes, in its order."""
-    wanted = card["inputs"][name]
-    if layout == MultiSenGE.name and name == "s2":
-        raster = digital_numbers(path, raster)  # its files are uint16 or int16
-    if raster.data.dtype != wanted["dtype"]:
-        raise UserError(f"{path}: dtype is {raster.data.dtype}; the model takes {wanted['dtype']}, {wanted['unit']}")
-    (height, width), size = raster.data.shape[1:], card["patch_size"]
-    if card["task"] != SEGMENTATION and (height, width) != (size, size):
-        raise UserError(f"{path}: {height}x{width} pixels; this model classifies patches of {size}x{size}")
-    bands = raster.descriptions if all(raster.descriptions) else _layout(name, layout, path)
-    if len(bands) != len(raster.data):
-        raise UserError(f"{path}: {len(raster.data)} bands, the files of {layout} have {len(bands)}")
-    return raster.data[list(Sensor(name, bands, wanted["dtype"], wanted["unit"]).index(wanted["bands"]))]
+def _counted(finished: Iterator[windows.Rows], bar) -> Iterator[windows.Rows]:
+    for part in finished:
+        yield part
+        bar.update(part.windows - bar.n)
 
 
-def _layout(name: str, layout: str, path: str) -> tuple[str, ...]:
-    """The bands of a sensor's files in a data set."""
-    if not layout:
-        raise UserError(f"{path} carries no band names, and data sets order their bands differently; give --layout DATASET")
-    sensors = {sensor.name: sensor for sensor in registry.dataset(layout)().sensors}
-    if name not in sensors:
-        raise UserError(f"data set {layout!r} has no sensor {name!r}; it has {', '.join(sensors)}")
-    return sensors[name].bands
+def _axes(model: Model, scene: Scene, tiling: Tiling) -> tuple[windows.Axis, windows.Axis]:
+    """Windows along rows and columns of a scene."""
+    sides, patch = (scene.grid.height, scene.grid.width), model.card["patch_size"]
+    if not model.dense:
+        stride = tiling.stride or patch
+        if stride > patch:
+            raise UserError(f"--stride={stride}: patches are {patch} pixels; between them, the scene would not be seen")
+        return tuple(windows.coarse(pixels, patch, stride) for pixels in sides)
+    if tiling.window and any(size not in (None, tiling.window) for size in model.sizes):
+        raise UserError(f"--window={tiling.window}: this model takes windows of {model.sizes[0]} pixels only")
+    sizes = [size or tiling.window or max(WINDOW, patch) for size in model.sizes]
+    overlaps = [tiling.overlap if tiling.overlap is not None else size // 4 for size in sizes]
+    if any(overlap > size // 2 for overlap, size in zip(overlaps, sizes, strict=True)):
+        raise UserError(f"--overlap={tiling.overlap}: windows of {sizes[0]} pixels overlap by {sizes[0] // 2} at most")
+    return tuple(
+        windows.blended(pixels, size, overlap, fixed=size == exact)
+        for pixels, size, overlap, exact in zip(sides, sizes, overlaps, model.sizes, strict=True)
+    )
+
+
+def _as_maps(model: Model) -> Callable[[Images], np.ndarray]:
+    """The model's probabilities as (B, classes, rows, columns): of patches, one row and column."""
+    if not model.dense:
+        return lambda images: model.run(images)[:, :, None, None]
+
+    def run(images: Images) -> np.ndarray:
+        found, wanted = model.run(images), next(iter(images.values())).shape[2:]
+        if found.shape[2:] != wanted:
+            raise UserError(
+                f"the model returns {found.shape[2:]} pixels for windows of {wanted}; only maps of the same size can be joined"
+            )
+        return found
+
+    return run

@@ -57,3 +57,8 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file as a whole."""
     with replacing(path) as temporary:
         temporary.write_text(text)
+
+
+def beside(path: Path, name: str, suffix: str) -> Path:
+    """`map_<name><suffix>` of `map.tif`."""
+    return path.with_name(f"{path.stem}_{name}{suffix}")

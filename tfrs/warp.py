@@ -1,16 +1,23 @@
-"""Any georeferenced raster on the grid of a patch, by nearest neighbour; beside `geotiff`, the only user of rasterio."""
+"""Any georeferenced raster or outline on the grid of another; beside `geotiff`, the only user of rasterio."""
 
+import contextlib
 import functools
+import json
 import threading
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import rasterio
+import rasterio.features
+import rasterio.vrt
 import rasterio.warp
 import rasterio.windows
-from rasterio.errors import RasterioError
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from tfrs.errors import BadPatch, UserError
+from tfrs.geotiff import CACHE_MB, Grid
 
 _lock = threading.Lock()  # a GDAL data set serves one thread at a time
 
@@ -87,3 +94,110 @@ def _read(source: rasterio.DatasetReader, row: np.ndarray, column: np.ndarray) -
     if source.nodata is None:
         return values, np.ones(values.shape, bool)
     return values, ~np.isnan(values) if np.isnan(source.nodata) else values != source.nodata
+
+
+@contextlib.contextmanager
+def bands(
+    places: Sequence[tuple[str, int]], grid: Grid, resampling: str, nodata: float | None
+) -> Iterator[Callable[[int, int, int, int], np.ndarray]]:
+    """Bands of any rasters as if all lay on one grid, which they are brought to window by window.
+
+    Yields `read(top, left, height, width)`, which gives (bands, height, width) of a window inside the grid, in the bands' own
+    dtype. What lies on the grid already is read as it is; the rest is resampled, without pixels that have no data.
+
+    Args:
+        places: GDAL's name of the raster of each band, and the band's number there, counted from 1.
+        resampling: One of `geotiff.RESAMPLING`.
+        nodata: What pixels hold that a raster does not cover, and pixels without data where a raster declares none.
+
+    Raises:
+        UserError: A raster cannot be read, or placed.
+    """
+    with contextlib.ExitStack() as stack, _told(places[0][0]):
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        sources = {path: stack.enter_context(_placed(path, grid, resampling, nodata)) for path, _ in places}
+
+        def read(top: int, left: int, height: int, width: int) -> np.ndarray:
+            window = rasterio.windows.Window(left, top, width, height)
+            found = {}
+            for path, source in sources.items():
+                numbers = [number for other, number in places if other == path]
+                with _told(path):
+                    found |= {(path, n): band for n, band in zip(numbers, source.read(numbers, window=window), strict=True)}
+            return np.stack([found[place] for place in places])
+
+        yield read
+
+
+@contextlib.contextmanager
+def _told(path: str):
+    try:
+        yield
+    except RasterioError as error:
+        raise UserError(f"{path}: cannot be read as a raster ({error.__cause__ or error})") from error
+
+
+@contextlib.contextmanager
+def _placed(path: str, grid: Grid, resampling: str, nodata: float | None):
+    """A raster, or a view of it on the grid."""
+    with _told(path), rasterio.open(path) as source:
+        crs = source.crs.to_string() if source.crs else ""
+        if Grid(crs, source.transform[:6], source.height, source.width) == grid:
+            yield source
+            return
+        if not crs or not grid.crs:
+            why = " (only ground control points: terrain-correct it first)" if source.gcps[0] else ""
+            raise UserError(f"{path}: has no CRS{why}, so it cannot be placed on the scene's {grid.width}x{grid.height} pixels")
+        with rasterio.vrt.WarpedVRT(
+            source,
+            crs=grid.crs,
+            transform=rasterio.Affine(*grid.transform),
+            width=grid.width,
+            height=grid.height,
+            resampling=Resampling[resampling],
+            src_nodata=nodata if source.nodata is None else source.nodata,
+            nodata=nodata if nodata is not None else source.nodata,
+        ) as view:
+            yield view
+
+
+def outline(path: str, crs: str) -> list[dict]:
+    """Polygons of a GeoJSON file, which is in longitude and latitude, in a CRS.
+
+    Raises:
+        UserError: The file is missing, no GeoJSON, or has no polygon.
+    """
+    try:
+        with open(path) as file:
+            content = json.load(file)
+        features = content["features"] if content["type"] == "FeatureCollection" else [content]
+        shapes = [feature["geometry"] if feature["type"] == "Feature" else feature for feature in features]
+        polygons = [shape for shape in shapes if shape["type"] in ("Polygon", "MultiPolygon")]
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; --aoi takes a GeoJSON file") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is no GeoJSON ({error}); --aoi takes one with polygons, in EPSG:4326") from error
+    if not polygons:
+        raise UserError(f"{path}: has no polygon; --aoi takes a GeoJSON file with polygons, in EPSG:4326")
+    return [rasterio.warp.transform_geom("EPSG:4326", crs, polygon) for polygon in polygons]
+
+
+def extent(polygons: list[dict], grid: Grid) -> tuple[int, int, int, int] | None:
+    """The window (top, left, height, width) of a grid that holds polygons, None where they lie outside."""
+    west, south, east, north = (
+        pick(values)
+        for pick, values in zip((min, min, max, max), zip(*map(rasterio.features.bounds, polygons), strict=True), strict=True)
+    )
+    corners = np.array([(west, south), (west, north), (east, south), (east, north)]).T
+    columns, lines = _apply(~rasterio.Affine(*grid.transform), *corners)
+    left, right = np.clip([np.floor(columns.min()), np.ceil(columns.max())], 0, grid.width).astype(int).tolist()
+    top, bottom = np.clip([np.floor(lines.min()), np.ceil(lines.max())], 0, grid.height).astype(int).tolist()
+    return (top, left, bottom - top, right - left) if right > left and bottom > top else None
+
+
+def inside(polygons: list[dict], grid: Grid) -> np.ndarray:
+    """Pixels (height, width) of a grid whose centres lie in one of the polygons."""
+    size, transform = (grid.height, grid.width), rasterio.Affine(*grid.transform)
+    return rasterio.features.geometry_mask(polygons, size, transform, invert=True)

@@ -1,0 +1,109 @@
+"""Areas of the classes of a map, and what was occluded did to them, counted as rows of it are finished."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfrs import geotiff
+from tfrs.geotiff import Grid
+from tfrs.storage import beside, write_text
+
+A, B = 6_378_137.0, 6_356_752.314245  # semi-axes of WGS 84 in metres
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Sums over a map, filled in place.
+
+    Attributes:
+        per_row: Square metres (rows,) of a pixel; None where the map has no place.
+        pixels: Of each class (classes,).
+        area: Square metres of each class (classes,).
+        occluded: Names of what was occluded.
+        drops: Sum (occluded, classes) over the pixels of each class.
+    """
+
+    per_row: np.ndarray | None
+    pixels: np.ndarray
+    area: np.ndarray
+    occluded: Sequence[str]
+    drops: np.ndarray
+
+
+def empty(grid: Grid, classes: int, occluded: Sequence[str]) -> Tables:
+    return Tables(
+        pixel_areas(grid), np.zeros(classes, np.int64), np.zeros(classes), occluded, np.zeros((len(occluded), classes))
+    )
+
+
+def count(tables: Tables, first: int, ids: np.ndarray, drops: np.ndarray) -> None:
+    """Add rows of a map.
+
+    Args:
+        ids: (rows, W), 0: no data, else class id + 1.
+        drops: (occluded, rows, W).
+    """
+    classes = len(tables.pixels)
+    offsets = (classes + 1) * np.arange(len(ids))[:, None]
+    by_row = np.bincount((ids + offsets).ravel(), minlength=(classes + 1) * len(ids)).reshape(len(ids), -1)[:, 1:]
+    tables.pixels[:] += by_row.sum(axis=0)
+    if tables.per_row is not None:
+        tables.area[:] += tables.per_row[first : first + len(ids)] @ by_row
+    for sums, values in zip(tables.drops, drops, strict=True):
+        sums += np.bincount(ids.ravel(), values.ravel(), classes + 1)[1:]
+
+
+def write(path: Path, tables: Tables, classes: Sequence[dict]) -> None:
+    """Write `<map>_areas.csv`, and `<map>_occlusion.csv` where something was occluded.
+
+    Args:
+        path: The map.
+        classes: Entries of a card.
+    """
+    hectares = [""] * len(classes) if tables.per_row is None else [f"{area / 10_000:.4f}" for area in tables.area]
+    names, total = [(entry["number"], entry["name"]) for entry in classes], max(tables.pixels.sum(), 1)
+    rows = [
+        (*name, pixels, area, f"{100 * pixels / total:.4f}")
+        for name, pixels, area in zip(names, tables.pixels.tolist(), hectares, strict=True)
+    ]
+    _write_csv(beside(path, "areas", ".csv"), ("number", "class", "pixels", "hectares", "percent"), rows)
+    if tables.occluded:
+        means = (tables.drops / np.maximum(tables.pixels, 1)).T
+        rows = [
+            (*name, pixels, *(f"{value:.4f}" if pixels else "" for value in mean))
+            for name, pixels, mean in zip(names, tables.pixels.tolist(), means.tolist(), strict=True)
+        ]
+        _write_csv(beside(path, "occlusion", ".csv"), ("number", "class", "pixels", *tables.occluded), rows)
+
+
+def pixel_areas(grid: Grid) -> np.ndarray | None:
+    """Square metres (rows,) of a pixel in each row of a grid; None where they cannot be known.
+
+    Of a projected CRS those of the map plane, which UTM keeps within 0.2 %; of a geographic one those on WGS 84's ellipsoid.
+    """
+    a, b, _, d, e, f = grid.transform
+    if not grid.crs:
+        return None
+    if unit := geotiff.metres(grid.crs):
+        return np.full(grid.height, abs(a * e - b * d) * unit**2)
+    if b or d:
+        return None
+    edges = np.radians(f + e * np.arange(grid.height + 1))
+    return np.abs(np.diff(_below(edges)) * np.radians(a))
+
+
+def _below(latitude: np.ndarray) -> np.ndarray:
+    """Area between the equator and latitudes in radians, per radian of longitude (Snyder 1987, eq. 3-12)."""
+    e = np.sqrt(1 - (B / A) ** 2)
+    x = np.sin(latitude)
+    return A**2 * (1 - e**2) / 2 * (x / (1 - (e * x) ** 2) + np.arctanh(e * x) / e)
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_text(path, text.getvalue())

@@ -1,0 +1,150 @@
+"""A map in files: classes, layers of probability, areas, and a picture, written as rows of it are finished."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfrs import areas, geotiff, legend, quicklook
+from tfrs.errors import UserError
+from tfrs.geotiff import Grid
+from tfrs.storage import beside, replacing
+from tfrs.windows import Rows
+
+DRIVERS = {".tif": "COG", ".tiff": "COG", ".png": "PNG"}
+STEP, NO_VALUE = 1e-4, -32768  # of int16 layers: values are multiples of STEP
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is written beside the map.
+
+    Attributes:
+        probabilities: `<map>_probabilities.tif`, a band per class.
+        uncertainty: `<map>_uncertainty.tif`, the entropy of the probabilities as a share of the highest.
+        occluded: Names of what was occluded: `<map>_occlusion.tif`, a band each, and `<map>_occlusion.csv`, means per class.
+    """
+
+    probabilities: bool = False
+    uncertainty: bool = False
+    occluded: tuple[str, ...] = ()
+
+
+def check_output(path: Path, classes: Sequence[dict], inputs: Iterable[str]) -> None:
+    """See that a map can be written, before it is made.
+
+    Args:
+        classes: Entries of a card.
+        inputs: Files that the map must not replace.
+
+    Raises:
+        UserError: It cannot.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in DRIVERS:
+        raise UserError(f"{path}: a map is written as {', '.join(DRIVERS)}")
+    if suffix == ".png" and max(entry["number"] for entry in classes) > 255:
+        raise UserError(f"{path}: the classes' numbers go beyond the 255 of a PNG with colours; write a .tif")
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent}: no such folder; make it, or give another --output")
+    if path.exists() and any(Path(other).exists() and path.samefile(other) for other in inputs):
+        raise UserError(f"{path} is the image itself; give another --output")
+
+
+def write_map(path: Path, rows: Iterable[Rows], grid: Grid, cell: int, card: Mapping, extras: Extras) -> np.ndarray:
+    """Write a map of the most probable classes' numbers with their colours as palette, and what goes beside it; 0: no data.
+
+    A GeoTIFF is a Cloud Optimized one. Beside it: the legend (`legend.write`), `<map>_areas.csv`, `<map>_quicklook.png`. A file
+    appears when it is whole, the map itself last.
+
+    Args:
+        path: `.tif` or `.png`.
+        rows: All rows of the map in order: probabilities of the classes, then a channel for each of `extras.occluded`.
+        grid: Where the map lies.
+        cell: Pixels of the scene per pixel of the map.
+
+    Returns:
+        Share (classes,) of each class in the pixels with data.
+    """
+    classes = card["classes"]
+    numbers = np.array([0, *(entry["number"] for entry in classes)])
+    colors = {entry["number"]: bytes.fromhex(entry["color"].removeprefix("#")) for entry in classes}
+    tables = areas.empty(grid, len(classes), extras.occluded)
+    picture = quicklook.empty(grid, card, cell)
+    with contextlib.ExitStack() as stack:
+        kind = np.min_scalar_type(numbers.max())
+        put_map = stack.enter_context(_layer(path, grid, kind, nodata=0, colors=colors, overview_resampling="mode"))
+        layers = {
+            name: stack.enter_context(_values(path, name, grid, bands)) for name, bands in _layers(classes, extras).items()
+        }
+        for part in rows:
+            probabilities, drops = part.values[: len(classes)], part.values[len(classes) :]
+            ids = np.where(part.known, probabilities.argmax(axis=0) + 1, 0)
+            put_map(part.first, numbers[ids].astype(kind)[None])
+            found = {"probabilities": probabilities, "occlusion": drops}
+            if extras.uncertainty:
+                found["uncertainty"] = entropy(probabilities, card["task"])[None]
+            for name, put in layers.items():
+                put(part.first, np.where(part.known, np.rint(found[name] / STEP), NO_VALUE).astype(np.int16))
+            areas.count(tables, part.first, ids, drops)
+            quicklook.sample(picture, part, ids)
+        areas.write(path, tables, classes)
+        quicklook.write(path, picture)
+        legend.write(path, classes)
+    return tables.pixels / max(tables.pixels.sum(), 1)
+
+
+def entropy(probabilities: np.ndarray, task: str) -> np.ndarray:
+    """Uncertainty (H, W) of probabilities (classes, H, W), 0 to 1: Shannon's entropy as a share of the highest.
+
+    Of multi-labels, the mean over the classes of the entropy of yes and no.
+    """
+    p = np.clip(probabilities, 1e-12, 1)
+    if task == "multi_label":
+        q = np.clip(1 - probabilities, 1e-12, 1)
+        return -(p * np.log2(p) + q * np.log2(q)).mean(axis=0)
+    return -(p * np.log(p)).sum(axis=0) / np.log(max(len(p), 2))
+
+
+def _layers(classes: Sequence[dict], extras: Extras) -> dict[str, tuple[str, ...]]:
+    """Names of the bands of each layer wanted."""
+    found = {}
+    if extras.probabilities:
+        found["probabilities"] = tuple(entry["name"] for entry in classes)
+    if extras.uncertainty:
+        found["uncertainty"] = ("entropy",)
+    if extras.occluded:
+        found["occlusion"] = extras.occluded
+    return found
+
+
+def _values(path: Path, name: str, grid: Grid, bands: tuple[str, ...]):
+    """A layer of values -1 to 1."""
+    return _layer(
+        beside(path, name, ".tif"),
+        grid,
+        np.int16,
+        nodata=NO_VALUE,
+        count=len(bands),
+        descriptions=bands,
+        scale=STEP,
+        interleave="band",
+        overview_resampling="average",
+    )
+
+
+@contextlib.contextmanager
+def _layer(path: Path, grid: Grid, dtype, *, overview_resampling: str, **options) -> Iterator:
+    """Rows go to an uncompressed file first, since overviews of a Cloud Optimized GeoTIFF come before its pixels."""
+    driver = DRIVERS[path.suffix.lower()]
+    form = {"compress": "deflate", "overview_resampling": overview_resampling, "num_threads": "all_cpus", "bigtiff": "if_safer"}
+    rows = path.with_name(f"{path.name}.rows.tmp")
+    with replacing(path) as target:
+        try:
+            with geotiff.rows(rows, grid, dtype, bigtiff="if_safer", **options) as put:
+                yield put
+            geotiff.copy(rows, target, driver=driver, **(form if driver == "COG" else {}))
+        finally:
+            rows.unlink(missing_ok=True)
