@@ -1,14 +1,12 @@
 """Memory that stays with a process from one patch to the next."""
 
 import ctypes
-import functools
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
-@functools.cache
 def keep_freed() -> None:
-    """Have glibc keep what is freed, since the next patch needs as much: each fresh block costs a page fault per 4 KB.
+    """Have glibc keep what is freed, since the next patch or batch needs as much: a fresh block costs a page fault per 4 KB.
 
     Measured: 6 to 19 % of the processor time of building SEN12MS. Other C libraries are left as they are.
     """

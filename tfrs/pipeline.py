@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from tfrs import ops, order, pixels, storage
+from tfrs import allocation, ops, order, pixels, storage
 from tfrs.augment import dates, layers, seeds
 from tfrs.errors import UserError, unknown
 from tfrs.labels import IGNORE
@@ -68,8 +68,7 @@ def load(
     dates.check(records, sensors, date)
     maps = [name for name in task.columns if records.schema.fields[name].kind == "raster"]
     records.schema.check_sizes([*sensors, *maps])
-    count = records.count(split)
-    if not count:
+    if not (count := records.count(split)):
         raise UserError(f"{records.directory}: split {split!r} has no record" + " of the selection" * bool(records.selection))
     if batch_size < 1 or batch_size % worker[1]:
         raise UserError(f"a batch of {batch_size} cannot be shared by {worker[1]} workers; give a multiple of {worker[1]}")
@@ -212,6 +211,7 @@ def _random(batches: _Batches, epochs: Iterator[tuple[int, int]]) -> tf.data.Dat
     table, shards = records.index(split), records.shards(split)
 
     def numbers():
+        allocation.keep_freed()  # each epoch: TensorFlow 2.21 sets it back where it first runs such a generator
         epoch, step = next(epochs)
         for found, turns, weight in order.order_of(len(table), batches.size, batches.seed, epoch, batches.drawn, step):
             yield found[batches.rows], turns[batches.rows], weight[batches.part], epoch
@@ -231,8 +231,8 @@ def _random(batches: _Batches, epochs: Iterator[tuple[int, int]]) -> tf.data.Dat
         return tuple(tf.numpy_function(read, [numbers, turns, epoch], types)), weight
 
     types = batches.types()
-    row, number = tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)
-    signature = (row, row, tf.TensorSpec([None], tf.float32), number)
+    row = tf.TensorSpec([None], tf.int64)
+    signature = (row, row, tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.int64))
     return tf.data.Dataset.from_generator(numbers, output_signature=signature).map(batch, num_parallel_calls=PARALLEL_CALLS)
 
 

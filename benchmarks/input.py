@@ -1,0 +1,205 @@
+"""Reading patches into batches: load() against peers and limits, on the same patches in one run: python -m benchmarks.input
+
+Simulated patches; uint16 batches; page cache warm; two workers each. The ways take turns, and the median of the repeats counts.
+Targets are ratios, because absolute figures drift between machines; a loaded machine blurs them too, so its load is printed.
+"""
+
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from absl import app, flags
+
+from benchmarks import peers
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+    "data", None, "folder for the simulated files and records, kept for the next run (default: a temporary one)"
+)
+flags.DEFINE_float("scale", 1, "so many times the usual number of records")
+flags.DEFINE_integer("repeats", 3, "runs of each way, of which the median counts", lower_bound=1)
+flags.DEFINE_float("seconds", 1.5, "length of a run")
+flags.DEFINE_list("inputs", [], "sets and inputs to compare, e.g. sen12ms/s2_rgb,eurosat (default: all)")
+flags.DEFINE_list("ways", [], "ways to compare (default: all)")
+
+ALL_BANDS = "s2:B01,B02,B03,B04,B05,B06,B07,B08,B8A,B09,B11,B12+s1:VV,VH"
+
+
+@dataclass(frozen=True)
+class Row:
+    """An input of a data set, and how many times as fast as each of three peers `load, dihedral` shall be."""
+
+    dataset: str
+    inputs: str
+    rasterio: float | None = None
+    parsed: float | None = None
+    memmap: float | None = None
+
+
+ROWS = (
+    Row("sen12ms", "s2_rgb", 12, 3, 0.6),
+    Row("sen12ms", "s2_ms", 10, 2, 0.6),
+    Row("sen12ms", "s1s2", 10, 2, 0.6),
+    Row("sen12ms", "s2_all"),
+    Row("bigearthnet", ALL_BANDS, 30, 3, 0.6),
+    Row("eurosat", "s2_all", 15, 3, 0.5),
+    Row("multisenge", "irrg", 10, 4, 0.6),
+    Row("multisenge", "irrg_index"),
+)
+# Simulated patches, how often each is in the records, records in a batch.
+SIZES = {"sen12ms": (64, 8, 16), "bigearthnet": (320, 6, 32), "eurosat": (1000, 6, 64), "multisenge": (32, 12, 16)}
+OURS, THREE, ALL, OF_ALL = "load, dihedral", "s2_rgb", "s2_all", 0.4
+OPENED, SECONDS, MEGABYTES = 590_326, 2, 300
+
+
+def records_of(folder: Path, name: str) -> tuple[Path, Path]:
+    """Simulated files of a data set, and records of them in which each patch stands several times under other keys."""
+    from tfrecords_builder.writer import write
+    from tfrs import registry
+
+    patches, times, _ = SIZES[name]
+    times = max(1, round(times * FLAGS.scale))
+    kind, source, out = registry.dataset(name), folder / f"{name}-{patches}", folder / f"{name}-{patches}-{times}"
+    if not source.exists():
+        kind().synthesize(folder / "tmp", patches, 0)
+        (folder / "tmp").rename(source)
+    if not out.exists():
+
+        class Repeated(kind):
+            def read(self, root, key):
+                return {**super().read(root, key.partition("@")[0]), "key": key}
+
+        keys = sorted(kind().keys(source))
+        write(Repeated(), source, folder / "tmp", {"train": [f"{key}@{n}" for n in range(times) for key in keys]}, shard_mb=100)
+        peers.copy_records(folder / "tmp", folder / "tmp" / "copies")
+        (folder / "tmp").rename(out)
+    return source, out
+
+
+def job_of(row: Row, folder: Path) -> peers.Job:
+    from tfrs.records import Records
+    from tfrs.sensors import resolve, select
+
+    source, out = records_of(folder, row.dataset)
+    records = Records(out / row.dataset)
+    chosen = select(records.sensors, resolve(row.inputs, records.sensors))
+    bands = {name: records.sensors[name].index(sensor.bands) for name, sensor in chosen.items()}
+    kinds = {field.kind for field in records.schema.fields.values()}
+    files = tuple(
+        geotiffs(row.dataset, source, key.partition(b"@")[0].decode(), bands) for key in records.index("train")["key"]
+    )
+    task = "single_label" if "label" in kinds else "multi_label"
+    return peers.Job(records.directory, out / "copies", files, row.inputs, bands, task, SIZES[row.dataset][2])
+
+
+def geotiffs(name: str, source: Path, key: str, bands: dict[str, tuple[int, ...]]) -> tuple:
+    """Files of a patch that hold the bands: (path, numbers of the bands, size in pixels)."""
+    from tfrs.datasets import bigearthnet, multisenge_names, sen12ms
+
+    numbers = {sensor: tuple(place + 1 for place in places) for sensor, places in bands.items()}
+    if name == "sen12ms":
+        return tuple((str(sen12ms.paths(source, key)[sensor]), number, 256) for sensor, number in numbers.items())
+    if name == "eurosat":
+        return ((f"{source}/EuroSAT_MS/{key.partition('_')[0]}/{key}.tif", numbers["s2"], 64),)
+    if name == "multisenge":
+        patch, day = multisenge_names.parse_key(key)
+        return ((str(multisenge_names.read_patch(source, patch).path(source, "s2", day)), numbers["s2"], 256),)
+    folder = source / bigearthnet.S2_FOLDER / key
+    tile = bigearthnet.Metadata(folder).tile()
+    radar = bigearthnet.BigEarthNet()._partner(source, key, tile).folder
+    return tuple((str(path), (1,), 120) for path in [*sorted(folder.glob("*.tif")), *sorted(radar.glob("*.tif"))])
+
+
+def compare(row: Row, folder: Path) -> dict[str, float]:
+    """Patches/s of every way, and the table of ratios."""
+    job = job_of(row, folder)
+    context, ends = multiprocessing.get_context("spawn"), {}
+    for way in FLAGS.ways or peers.WAYS:
+        if absent := peers.missing(way):
+            print(f"{way}: {', '.join(absent)} not installed")
+            continue
+        here, there = context.Pipe()
+        process = context.Process(target=peers.serve, args=(way, job, there))
+        process.start()
+        there.close()
+        here.recv()
+        ends[way] = here, process
+    speeds: dict[str, list[float]] = {way: [] for way in ends}
+    for _ in range(FLAGS.repeats):
+        for way, (pipe, _) in ends.items():
+            pipe.send(FLAGS.seconds)
+            speeds[way].append(pipe.recv())
+    for pipe, process in ends.values():
+        pipe.send(None)
+        process.join()
+    speed = {way: statistics.median(found) for way, found in speeds.items()}
+    targets = {"rasterio DataLoader": row.rasterio, "TFRecordDataset + parse": row.parsed, "np.memmap": row.memmap}
+    name = row.inputs if row.inputs != ALL_BANDS else "12 bands + S1"
+    print(f"\n{row.dataset}, {name}, batches of {job.batch}{'':>10} patches/s  {OURS} / it")
+    for way, value in speed.items():
+        line = f"  {way:28} {value:14,.0f} {speed[OURS] / value:14.2f}"
+        print(f"{line}{judged(speed[OURS] / value, targets.get(way))}", flush=True)
+    return speed
+
+
+def judged(ratio: float, target: float | None) -> str:
+    return f"  target {target:g} {'pass' if ratio >= target else 'MISS'}" if target else ""
+
+
+def opening(folder: Path) -> None:
+    """Time and memory of opening records with an index of BigEarthNet's size, in a process of its own."""
+    import numpy as np
+
+    from tfrs.records import Records, index_name
+
+    _, out = records_of(folder, "bigearthnet")
+    records = Records(out / "bigearthnet")
+    large = folder / f"opened-{OPENED}"
+    if not large.exists():
+        large.mkdir()
+        np.save(large / index_name("train"), np.resize(records.index("train"), OPENED))
+        content = records.manifest["splits"]["train"]
+        shard = {**content["shards"][0], "records": OPENED}
+        splits = {"train": {**content, "records": OPENED, "shards": [shard]}}
+        (large / "manifest.json").write_text(json.dumps({**records.manifest, "splits": splits}))
+    script = (
+        "import resource, sys, time, numpy, tfrs.records; start = time.perf_counter();"
+        "memory = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3; before = memory();"
+        "records = tfrs.records.Records(sys.argv[1]); table = records.index('train'); {};"
+        "print(time.perf_counter() - start, memory() - before)"
+    )
+    order = "numpy.random.default_rng(0).permutation(len(table))"
+    for what, statement in (
+        ("opened and shuffled", order),
+        ("all keys and labels read", "table['key'].copy(), table['labels'].copy()"),
+    ):
+        command = [sys.executable, "-c", script.format(statement), str(large)]
+        seconds, megabytes = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+        print(f"\n{OPENED:,} records {what}: {seconds:.2f} s, {megabytes:.0f} MB")
+        print(f"  {SECONDS} s / time{judged(SECONDS / seconds, 1)}; {MEGABYTES} MB / memory{judged(MEGABYTES / megabytes, 1)}")
+
+
+def main(_) -> None:
+    temporary = None if FLAGS.data else tempfile.TemporaryDirectory()
+    folder = Path(FLAGS.data or temporary.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    chosen = [row for row in ROWS if not FLAGS.inputs or {row.dataset, f"{row.dataset}/{row.inputs}"} & set(FLAGS.inputs)]
+    speeds = {row: compare(row, folder)[OURS] for row in chosen}
+    both = {row.inputs: speed for row, speed in speeds.items() if row.dataset == "sen12ms"}
+    if {THREE, ALL} <= both.keys():
+        ratio = both[ALL] / both[THREE]
+        print(f"\ncost of 3 of 13 bands / all 13: {ratio:.2f}  target at most {OF_ALL} {'pass' if ratio <= OF_ALL else 'MISS'}")
+    if not FLAGS.inputs:
+        opening(folder)
+    print(f"\nload {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    app.run(main)

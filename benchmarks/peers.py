@@ -1,0 +1,259 @@
+"""Ways of reading the same patches into batches, for benchmarks.input: ours, those of the field, and the limits.
+
+Each way is a function from a job to an endless iterator over the sizes of its batches. It runs in a process of its own, since
+TensorFlow and the workers of PyTorch do not share one, and rests until it is asked to run again.
+"""
+
+import functools
+import importlib.util
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+WORKERS = 2
+WARM_UP = 16  # batches before the clock starts: what waits ready in buffers is no speed
+
+
+@dataclass(frozen=True)
+class Job:
+    """An input of a data set: its records, the GeoTIFF files (per patch (path, bands from 1, size)) and copies in other forms.
+
+    Attributes:
+        bands: Per sensor, the positions of the wanted bands in the file.
+        task: What the target is.
+    """
+
+    records: Path
+    copies: Path
+    files: tuple[tuple[tuple[str, tuple[int, ...], int], ...], ...]
+    inputs: str
+    bands: dict[str, tuple[int, ...]]
+    task: str
+    batch: int
+
+
+def ours(job: Job, **options) -> Iterator[int]:
+    from tfrs import pipeline, tasks
+    from tfrs.records import Records
+
+    records = Records(job.records)
+    task = tasks.create(job.task, records.schema, threshold=0.1, inclusive=False, label_smoothing=0.0)
+    options = {"inputs": job.inputs, "task": task, "batch_size": job.batch, "seed": 0, **options}
+    dataset = pipeline.load(records, "train", **options)
+    return (len(weight) for _, _, weight in itertools.chain.from_iterable(itertools.repeat(dataset)))
+
+
+def parsed(job: Job) -> Iterator[int]:
+    """TFRecordDataset as the guides of TensorFlow have it: shuffled files, interleave, shuffle buffer, parse, batch."""
+    import tensorflow as tf
+
+    from tfrs.records import Records
+
+    records = Records(job.records)
+
+    def parse(record):
+        fields = records.schema.decode(record, job.bands)
+        return [tf.gather(fields[name], bands) for name, bands in job.bands.items()]
+
+    files = tf.data.Dataset.from_tensor_slices(list(map(str, records.shards("train")))).shuffle(1000)
+    dataset = files.interleave(tf.data.TFRecordDataset, cycle_length=4, num_parallel_calls=tf.data.AUTOTUNE).shuffle(256)
+    dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE).batch(job.batch).prefetch(tf.data.AUTOTUNE).repeat()
+    return (len(images) for images, *_ in dataset)
+
+
+def tfds(job: Job) -> Iterator[int]:
+    import tensorflow_datasets
+
+    dataset = tensorflow_datasets.builder_from_directory(job.records).as_dataset(split="train", shuffle_files=True)
+    return (len(fields["key"]) for fields in dataset.shuffle(256).batch(job.batch).prefetch(2).repeat())
+
+
+class Patches:
+    """A map-style data set for a DataLoader, from a function of a patch's number to its images."""
+
+    def __init__(self, count: int, read: Callable[[int], list[np.ndarray]]):
+        self.count, self.read = count, read
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> list[np.ndarray]:
+        return _signed(self.read(number))
+
+
+def _signed(images: list[np.ndarray]) -> list[np.ndarray]:
+    """PyTorch has few operations on uint16; the bits are the same."""
+    return [image.view(np.int16) if image.dtype == np.uint16 else image for image in images]
+
+
+def loader(patches, batch: int | None) -> Iterator[int]:
+    import torch.utils.data
+
+    shuffle = {"shuffle": True} if isinstance(patches, Patches) else {}
+    settings = {"num_workers": WORKERS, "persistent_workers": True, "multiprocessing_context": "fork", **shuffle}
+    batches = torch.utils.data.DataLoader(patches, batch, **settings)
+    return (len(images) for images, *_ in itertools.chain.from_iterable(itertools.repeat(batches)))
+
+
+def rasterio(job: Job) -> Iterator[int]:
+    """The GeoTIFF files as torchgeo reads them, but the wanted bands only; bands at 20 and 60 m are resampled by GDAL."""
+    import rasterio as library
+
+    def read(number: int) -> list[np.ndarray]:
+        images = []
+        for path, bands, size in job.files[number]:
+            with library.open(path) as file:
+                images.append(file.read(bands, out_shape=(len(bands), size, size)))
+        # Of several files, those of one type are bands of one sensor.
+        kinds = {image.dtype: [other for other in images if other.dtype == image.dtype] for image in images}
+        return [np.concatenate(kind) for kind in kinds.values()]
+
+    return loader(Patches(len(job.files), read), job.batch)
+
+
+def maps(job: Job) -> dict[str, np.ndarray]:
+    return {name: np.load(job.copies / f"{name}.npy", mmap_mode="r") for name in job.bands}
+
+
+def memmap(job: Job) -> Iterator[int]:
+    """Fancy indexing of a memory-mapped array in one thread, nothing else: no library, no labels."""
+    arrays, rng = maps(job), np.random.default_rng(0)
+    count = len(next(iter(arrays.values())))
+    while True:
+        for numbers in np.array_split(rng.permutation(count), count // job.batch):
+            images = [array[numbers[:, None], list(job.bands[name])] for name, array in arrays.items()]
+            yield len(images[0])
+
+
+def memmap_loader(job: Job) -> Iterator[int]:
+    arrays = maps(job)
+
+    def read(number: int) -> list[np.ndarray]:
+        return [array[number, list(job.bands[name])] for name, array in arrays.items()]
+
+    return loader(Patches(len(next(iter(arrays.values()))), read), job.batch)
+
+
+def lmdb(job: Job) -> Iterator[int]:
+    """A tensor per band in the safetensors form by key, as rico-hdl writes them and ConfigILM reads them."""
+    import lmdb as library
+    import safetensors.numpy
+
+    @functools.cache  # in each worker: an environment does not survive a fork
+    def environment():
+        return library.open(str(job.copies / "lmdb"), readonly=True, lock=False, readahead=False)
+
+    def read(number: int) -> list[np.ndarray]:
+        with environment().begin(buffers=True) as transaction:
+            tensors = safetensors.numpy.load(bytes(transaction.get(str(number).encode())))
+        return [np.stack([tensors[f"{name}_{band}"] for band in bands]) for name, bands in job.bands.items()]
+
+    return loader(Patches(len(job.files), read), job.batch)
+
+
+def webdataset(job: Job) -> Iterator[int]:
+    import webdataset as library
+
+    def select(sample: dict) -> list[np.ndarray]:
+        return _signed([sample[f"{name}.npy"][list(bands)] for name, bands in job.bands.items()])
+
+    shards = sorted(map(str, job.copies.glob("*.tar")))
+    patches = library.WebDataset(shards, shardshuffle=len(shards)).shuffle(256).decode().map(select).batched(job.batch)
+    return loader(patches, None)
+
+
+def shard_bytes(job: Job) -> Iterator[int]:
+    """Limit: every byte of the shards read in order into one buffer."""
+    from tfrs.records import Records
+
+    records, buffer = Records(job.records), bytearray(1 << 22)
+    shards = records.shards("train")
+    share = records.count("train") / sum(os.path.getsize(path) for path in shards)
+    for path in itertools.cycle(shards):
+        with open(path, "rb", buffering=0) as file:
+            while size := file.readinto(buffer):
+                yield size * share
+
+
+def memcpy(job: Job) -> Iterator[int]:
+    """Limit: batches of the wanted size copied from one place of memory to another, in one thread."""
+    source = [np.array(array[: 8 * job.batch, : len(job.bands[name])]) for name, array in maps(job).items()]
+    target = [np.empty_like(array[: job.batch]) for array in source]
+    parts = max(1, len(source[0]) // job.batch)
+    for number in itertools.count():
+        at = number % parts * job.batch
+        for to, array in zip(target, source, strict=True):
+            np.copyto(to[: len(array[at : at + job.batch])], array[at : at + job.batch])
+        yield job.batch
+
+
+# Name -> (way, modules that must be installed).
+WAYS: dict[str, tuple[Callable[[Job], Iterator[int]], tuple[str, ...]]] = {
+    "load, dihedral": (functools.partial(ours, augment=["dihedral"], read="random"), ()),
+    "load": (functools.partial(ours, read="random"), ()),
+    "load sequential, dihedral": (functools.partial(ours, augment=["dihedral"], read="sequential"), ()),
+    "rasterio DataLoader": (rasterio, ("torch",)),
+    "TFRecordDataset + parse": (parsed, ()),
+    "np.memmap": (memmap, ()),
+    "np.memmap DataLoader": (memmap_loader, ("torch",)),
+    "LMDB + safetensors": (lmdb, ("torch", "lmdb", "safetensors")),
+    "WebDataset": (webdataset, ("torch", "webdataset")),
+    "TFDS": (tfds, ("tensorflow_datasets",)),
+    "limit: shard bytes": (shard_bytes, ()),
+    "limit: memcpy": (memcpy, ()),
+}
+
+
+def missing(way: str) -> list[str]:
+    return [module for module in WAYS[way][1] if not importlib.util.find_spec(module)]
+
+
+def serve(way: str, job: Job, pipe) -> None:
+    """Send patches/s for every number of seconds that comes through the pipe; None ends it."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    batches = WAYS[way][0](job)
+    next(batches)
+    pipe.send(None)
+    while seconds := pipe.recv():
+        for _ in range(WARM_UP):
+            next(batches)
+        count, start = 0, time.perf_counter()
+        while (spent := time.perf_counter() - start) < seconds:
+            count += next(batches)
+        pipe.send(count / spent)
+
+
+def copy_records(records: Path, copies: Path) -> None:
+    """The rasters of the sensors of all records as .npy, LMDB and tar, as far as the libraries are there."""
+    from tfrs.records import Records
+
+    found = Records(records)
+    count = found.count("train")
+    copies.mkdir(parents=True)
+    for name in found.sensors:
+        shape = (count, *found.schema.fields[name].shape)
+        target = np.lib.format.open_memmap(copies / f"{name}.npy", "w+", found.schema.fields[name].dtype, shape)
+        for number, sample in enumerate(found.samples("train")):
+            target[number] = sample[name]
+        target.flush()
+    if not missing("LMDB + safetensors"):
+        import lmdb as library
+        import safetensors.numpy
+
+        with library.open(str(copies / "lmdb"), map_size=1 << 40) as environment:
+            for number, sample in enumerate(found.samples("train")):
+                bands = {f"{n}_{b}": np.ascontiguousarray(band) for n in found.sensors for b, band in enumerate(sample[n])}
+                with environment.begin(write=True) as transaction:
+                    transaction.put(str(number).encode(), safetensors.numpy.save(bands))
+    if not missing("WebDataset"):
+        import webdataset as library
+
+        with library.ShardWriter(str(copies / "%04d.tar"), maxsize=1e8, verbose=0) as writer:
+            for number, sample in enumerate(found.samples("train")):
+                writer.write({"__key__": str(number), **{f"{name}.npy": np.array(sample[name]) for name in found.sensors}})
