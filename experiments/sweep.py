@@ -18,7 +18,7 @@ mean, standard deviation and a bootstrapped 95 % interval of the mean.
 
 An interrupted sweep continues when the same command is given again; a longer --grid adds runs to it.
 """
-KINDS = ("classify", "segment")
+KINDS = ("classify", "segment", "dual")
 
 
 def main(arguments: list[str]) -> None:

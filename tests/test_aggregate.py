@@ -171,6 +171,14 @@ def test_all_windows_are_the_whole_patches():
         assert weight.tolist() == [1, 1, 1]
 
 
+def test_more_windows_than_there_are():
+    _, _, dataset = patches()
+    with pytest.raises(UserError, match="--windows=17: a patch of 8x8 pixels has 16 of 5x5"):
+        cut_windows(dataset, margin=2, count=17, balanced=False, seed=0)
+    with pytest.raises(UserError, match="a patch of 8x8 pixels has 0 of 9x9"):
+        cut_windows(dataset, margin=4, count=0, balanced=False, seed=0)
+
+
 def test_records_without_a_class_of_eurosat(tmp_path):
     from small_records import write_records
 

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
+from tfrs.errors import UserError
 from tfrs.labels import IGNORE
 from tfrs.pipeline import finish
 
@@ -26,9 +27,18 @@ def cut_windows(
     Returns:
         Dataset of ({sensor: (B count, C, 2 margin + 1, 2 margin + 1)}, target (B count, 1, 1), weight (B count,)), or with all
         windows of (images, target (B, H - 2 margin, W - 2 margin), weight).
+
+    Raises:
+        UserError: A patch has fewer windows.
     """
     steps = len(dataset)
     inner = slice(margin, -margin)
+    height, width = dataset.element_spec[1].shape[1:]
+    side = 2 * margin + 1
+    if not (there := max(height - 2 * margin, 0) * max(width - 2 * margin, 0)) or count > there:
+        raise UserError(
+            f"--windows={count}: a patch of {height}x{width} pixels has {there} of {2 * margin + 1}x{2 * margin + 1}"
+        )
     if not count:
         return finish(dataset.map(lambda images, target, weight: (images, target[:, inner, inner], weight)), steps)
     epochs = itertools.count(epoch)
@@ -39,7 +49,7 @@ def cut_windows(
     def cut(number, batch):
         images, target, weight = batch
         patch, row, column = _draw(target[:, inner, inner], count, balanced, tf.stack([tf.cast(seed, tf.int64), number]))
-        cut = {name: _window(image, patch, row, column, 2 * margin + 1) for name, image in images.items()}
+        cut = {name: _window(image, patch, row, column, side) for name, image in images.items()}
         found = tf.gather_nd(target[:, inner, inner], tf.stack([patch, row, column], 1))
         return cut, found[:, None, None], tf.gather(weight, patch)
 
@@ -54,10 +64,8 @@ def _draw(target: tf.Tensor, count: int, balanced: bool, seed: tf.Tensor) -> tup
     """
     batch, height, width = target.shape
     ids = tf.reshape(tf.cast(target, tf.int32), [-1])
-    weights = (
-        tf.ones(256) if not balanced else tf.math.divide_no_nan(1.0, tf.cast(tf.math.bincount(ids, minlength=256), tf.float32))
-    )
-    weights = tf.where(tf.range(256) == IGNORE, 1e-30, weights)
+    counts = tf.cast(tf.math.bincount(ids, minlength=256), tf.float32)
+    weights = tf.where(tf.range(256) == IGNORE, 1e-30, tf.math.divide_no_nan(1.0, counts) if balanced else 1.0)
     noise = -tf.math.log(-tf.math.log(tf.random.stateless_uniform(tf.shape(ids), seed, minval=1e-30)))
     groups = 1 if balanced else batch
     scores = tf.reshape(tf.math.log(tf.gather(weights, ids)) + noise, (groups, -1))
