@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
     from tfrs.scene import MASK, Reading
     from tfrs.scene_values import Said
 
-    model = predict.load(Path(given.export))
+    model = predict.load(Path(given.export), given.head)
     said = Said(given.s2_offset, given.s2_scale, given.s1_linear, given.white)
     reading = Reading(_bands(given.bands), given.layout, given.resampling, given.aoi, said)
     if not given.output:
@@ -98,6 +98,7 @@ def _print_map(path: Path, made, card: dict) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("export", "", "folder of the exported model")
+    flags.DEFINE_string("head", "", "output of a model that has several; default: the first")
     flags.DEFINE_multi_string(
         "scene", [], "raster, folder or zip of each sensor: s2=PATH[,s1=PATH][,mask=PATH]; may be repeated"
     )
@@ -116,9 +117,11 @@ if __name__ == "__main__":
     flags.DEFINE_float("white", None, "digital number of 255, for models of 8-bit images: 2750 for EuroSAT RGB", lower_bound=1)
     flags.DEFINE_string("mask", "", "raster that is not 0 where there is to be no map, e.g. a cloud mask")
     flags.DEFINE_string("aoi", "", "GeoJSON with the polygons to map, in EPSG:4326")
-    flags.DEFINE_integer("window", 0, "side of the windows in pixels; default: 512, or the patches' if larger", lower_bound=0)
+    flags.DEFINE_integer(
+        "window", None, "side of the windows in pixels; default: 512, or the patches' if larger", lower_bound=1
+    )
     flags.DEFINE_integer("overlap", None, "of windows in pixels; default: a quarter", lower_bound=0)
-    flags.DEFINE_integer("stride", 0, "pixels from one patch to the next; default: the patches' side", lower_bound=0)
+    flags.DEFINE_integer("stride", None, "pixels from one patch to the next; default: the patches' side", lower_bound=1)
     flags.DEFINE_integer("batch_size", 8, "windows at a time", lower_bound=1)
     flags.DEFINE_bool("probabilities", False, "write those of all classes, <map>_probabilities.tif")
     flags.DEFINE_bool("uncertainty", False, "write the entropy of the probabilities, <map>_uncertainty.tif")

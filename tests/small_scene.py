@@ -56,7 +56,8 @@ def export(folder, dense=True, patch=16, size=None, inputs=None):
         def __call__(self, s2):
             values = tf.maximum(tf.cast(s2, tf.float32), 1)
             values = values if dense else tf.reduce_sum(values, (2, 3))
-            return {"probabilities": values / tf.reduce_sum(values, 1, keepdims=True)}
+            shares = values / tf.reduce_sum(values, 1, keepdims=True)
+            return {"probabilities": shares, "upside_down": shares[:, ::-1]}
 
     model = Model()
     spec = tf.TensorSpec((None, len(BANDS), size, size), tf.uint16, "s2")
@@ -66,14 +67,19 @@ def export(folder, dense=True, patch=16, size=None, inputs=None):
 
 
 def card(dense=True, patch=16):
-    legend = zip(EUROSAT.classes, EUROSAT.numbers, EUROSAT.colors, strict=True)
     return {
         "task": "segmentation" if dense else "single_label",
         "inputs": {"s2": {"bands": BANDS, "dtype": "uint16", "unit": "digital number (reflectance x 10,000)", "nodata": 0}},
         "output": {"name": "probabilities", "layout": DENSE if dense else "(batch, class)"},
         "scheme": "eurosat",
-        "classes": [{"name": name, "number": n, "color": f"#{color}"} for name, n, color in legend][:CLASSES],
+        "classes": _legend()[:CLASSES],
+        "other_outputs": {"upside_down": {"scheme": "other", "classes": _legend()[CLASSES : 2 * CLASSES]}},
         "statistics": {"s2": {band: {"mean": mean, "std": 1.0} for band, mean in MEANS.items()}},
         "patch_size": patch,
         "data": {"dataset": "eurosat", "spec": {}},
     }
+
+
+def _legend():
+    rows = zip(EUROSAT.classes, EUROSAT.numbers, EUROSAT.colors, strict=True)
+    return [{"name": name, "number": number, "color": f"#{color}"} for name, number, color in rows]

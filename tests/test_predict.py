@@ -101,6 +101,17 @@ def test_occluded_bands(tmp_path, dense):
         predict.map_scene(dense, {"s2": str(path)}, tmp_path / "map.tif", READING, Tiling(), Wanted(occlude="bands"))
 
 
+def test_other_output_of_a_model_with_several(tmp_path):
+    """Its classes are 4 to 6 of the legend, their probabilities in the opposite order."""
+    made, data = export(tmp_path / "export"), scene(30, 40)
+    path = write(tmp_path / "scene.tif", data, names=BANDS)
+    predict.map_scene(predict.load(made, "upside_down"), {"s2": str(path)}, tmp_path / "map.tif", READING, Tiling(), Wanted())
+    expected = np.where(data.any(axis=0), 6 - pixel_probabilities(data).argmax(0), 0)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "map.tif"), expected)
+    with pytest.raises(UserError, match=r"unknown output 'upside'\. Did you mean 'upside_down'"):
+        predict.load(made, "upside")
+
+
 def test_overlap_beyond_half_is_refused(tmp_path, dense):
     path = write(tmp_path / "scene.tif", scene(30, 40), names=BANDS)
     with pytest.raises(UserError, match="--overlap=9: windows of 16 pixels overlap by 8 at most"):

@@ -17,7 +17,7 @@ from tfrs.errors import UserError
 from tfrs.geotiff import Grid
 from tfrs.labels import BIGEARTHNET_43, MULTISENGE
 from tfrs.scene_map import Extras, check_output, entropy, write_map
-from tfrs.windows import Rows
+from tfrs.scene_windows import Rows
 
 GRID = Grid(UTM, PLACE, 3, 4)
 IDS = np.array([[0, 13, 5, 5], [1, 1, 2, 3], [0, 0, 0, 12]])

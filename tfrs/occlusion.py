@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from tfrs.errors import unknown
-from tfrs.windows import Images
+from tfrs.scene_windows import Images
 
 PARTS = ("sensor", "band")
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfrs import occlusion, windows
-from tfrs.errors import UserError
+from tfrs import occlusion, scene_windows
+from tfrs.errors import UserError, unknown
 from tfrs.export import CARD
 from tfrs.geotiff import Grid
 from tfrs.progress import progress
 from tfrs.scene import MASK, Reading, Scene, find_scene, opened
 from tfrs.scene_map import Extras, check_output, write_map
-from tfrs.windows import Images
+from tfrs.scene_windows import Images
 
 WINDOW = 512  # side of windows of models that take any size, where patches are no larger
 DENSE = "(batch, class, row, column)"  # layout of the output of models that label pixels
@@ -43,18 +43,18 @@ class Model:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How windows lie over a scene, in pixels; 0 and None stand for what fits the model.
+    """How windows lie over a scene, in pixels; None stands for what fits the model.
 
     Attributes:
         window: Side of the windows of a model that labels pixels.
-        overlap: Of windows; see `windows.blended`.
+        overlap: Of windows; see `scene_windows.blended`.
         stride: From one patch to the next of a model that classifies patches, which is the map's pixel.
         batch: Windows at a time.
     """
 
-    window: int = 0
+    window: int | None = None
     overlap: int | None = None
-    stride: int = 0
+    stride: int | None = None
     batch: int = 8
 
 
@@ -88,19 +88,27 @@ def read_card(export: Path) -> dict:
         raise UserError(f"{export}: no {CARD} there; give the export folder of a run with --export") from error
 
 
-def load(export: Path) -> Model:
+def load(export: Path, head: str = "") -> Model:
     """An exported model, ready to run.
 
+    Args:
+        head: Which output of a model with several; empty: the first.
+
     Raises:
-        UserError: The folder is not an export.
+        UserError: The folder is not an export, or has no such output.
     """
     card = read_card(export)
+    first, others = card["output"]["name"], card.get("other_outputs", {})
+    if head in others:
+        card |= {**others[head], "output": {**card["output"], "name": head}}
+    elif head not in ("", first):
+        raise unknown("output", head, [first, *others])
     loaded = tf.saved_model.load(str(export))  # kept: its variables would go with it
     serve = loaded.signatures["serving_default"]
     shapes = {tuple(spec.shape[2:]) for spec in serve.structured_input_signature[1].values()}
 
     def run(images: Images, _=loaded) -> np.ndarray:
-        return serve(**{name: tf.constant(image) for name, image in images.items()})["probabilities"].numpy()
+        return serve(**{name: tf.constant(image) for name, image in images.items()})[card["output"]["name"]].numpy()
 
     return Model(card, run, max(shapes, key=lambda shape: shape[0] or 0))
 
@@ -156,19 +164,21 @@ def map_scene(model: Model, paths: Mapping[str, str], path: Path, reading: Readi
     check_output(path, card["classes"], paths.values())
     units = occlusion.units(card, wanted.occlude) if wanted.occlude else {}
     scene = find_scene(paths, card, reading)
-    rows, columns = _axes(model, scene, tiling)
+    rows, columns = axes(model, scene, tiling)
     run = _as_maps(model)
     if units:
         run = occlusion.occluding(run, card, units)
 
-    def read() -> Iterator[windows.Strip]:
+    def read() -> Iterator[scene_windows.Strip]:
         with opened(scene) as reader:
-            yield from windows.strips(reader, rows, columns)
+            yield from scene_windows.strips(reader, rows, columns)
 
     grid = scene.grid.part(0, 0, rows.length, columns.length, rows.cell)
     channels = len(card["classes"]) + len(units)
     extras = Extras(wanted.probabilities, wanted.uncertainty, tuple(units))
-    finished = windows.ahead(windows.predict(run, channels, windows.ahead(read()), rows, columns, tiling.batch))
+    finished = scene_windows.ahead(
+        scene_windows.predict(run, channels, scene_windows.ahead(read()), rows, columns, tiling.batch)
+    )
     with (
         contextlib.closing(finished),
         progress(total=len(rows.starts) * len(columns.starts), unit="windows", desc=path.stem) as bar,
@@ -177,20 +187,20 @@ def map_scene(model: Model, paths: Mapping[str, str], path: Path, reading: Readi
     return Made(grid, shares, scene.notes)
 
 
-def _counted(finished: Iterator[windows.Rows], bar) -> Iterator[windows.Rows]:
+def _counted(finished: Iterator[scene_windows.Rows], bar) -> Iterator[scene_windows.Rows]:
     for part in finished:
         yield part
         bar.update(part.windows - bar.n)
 
 
-def _axes(model: Model, scene: Scene, tiling: Tiling) -> tuple[windows.Axis, windows.Axis]:
+def axes(model: Model, scene: Scene, tiling: Tiling) -> tuple[scene_windows.Axis, scene_windows.Axis]:
     """Windows along rows and columns of a scene."""
     sides, patch = (scene.grid.height, scene.grid.width), model.card["patch_size"]
     if not model.dense:
         stride = tiling.stride or patch
         if stride > patch:
             raise UserError(f"--stride={stride}: patches are {patch} pixels; between them, the scene would not be seen")
-        return tuple(windows.coarse(pixels, patch, stride) for pixels in sides)
+        return tuple(scene_windows.coarse(pixels, patch, stride) for pixels in sides)
     if tiling.window and any(size not in (None, tiling.window) for size in model.sizes):
         raise UserError(f"--window={tiling.window}: this model takes windows of {model.sizes[0]} pixels only")
     sizes = [size or tiling.window or max(WINDOW, patch) for size in model.sizes]
@@ -198,7 +208,7 @@ def _axes(model: Model, scene: Scene, tiling: Tiling) -> tuple[windows.Axis, win
     if any(overlap > size // 2 for overlap, size in zip(overlaps, sizes, strict=True)):
         raise UserError(f"--overlap={tiling.overlap}: windows of {sizes[0]} pixels overlap by {sizes[0] // 2} at most")
     return tuple(
-        windows.blended(pixels, size, overlap, fixed=size == exact)
+        scene_windows.blended(pixels, size, overlap, fixed=size == exact)
         for pixels, size, overlap, exact in zip(sides, sizes, overlaps, model.sizes, strict=True)
     )
 

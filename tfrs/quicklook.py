@@ -9,9 +9,9 @@ import numpy as np
 from tfrs import areas
 from tfrs.geotiff import Grid
 from tfrs.labels import IGNORE, Scheme
+from tfrs.scene_windows import Rows
 from tfrs.sensors import Sensor
 from tfrs.storage import beside, replacing
-from tfrs.windows import Rows
 
 SIDE = 900  # pixels of each picture at most
 

@@ -10,8 +10,8 @@ import numpy as np
 from tfrs import areas, geotiff, legend, quicklook
 from tfrs.errors import UserError
 from tfrs.geotiff import Grid
+from tfrs.scene_windows import Rows
 from tfrs.storage import beside, replacing
-from tfrs.windows import Rows
 
 DRIVERS = {".tif": "COG", ".tiff": "COG", ".png": "PNG"}
 STEP, NO_VALUE = 1e-4, -32768  # of int16 layers: values are multiples of STEP

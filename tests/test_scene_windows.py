@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from tfrs.windows import ahead, blended, coarse, predict, strips
+from tfrs.scene_windows import ahead, blended, coarse, predict, strips
 
 RNG = np.random.default_rng(0)
 
