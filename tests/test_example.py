@@ -30,9 +30,13 @@ def protobuf(values):
     return message
 
 
+def packed(values):
+    return b"".join(example.pack(values))
+
+
 @given(features)
 def test_packed_features_are_an_example(values):
-    assert tf.train.Example.FromString(example.pack(values)) == protobuf(values)
+    assert tf.train.Example.FromString(packed(values)) == protobuf(values)
 
 
 @given(features, st.binary(max_size=5), st.binary(max_size=5), st.sampled_from([bytes, memoryview, np.frombuffer]))
@@ -53,12 +57,12 @@ def test_examples_of_protobuf_are_parsed_in_place(values, before, after, form):
 def test_lengths_around_the_steps_of_a_varint(size):
     rng = np.random.default_rng(size)
     values = {"raster": rng.bytes(size), "n" * size: [size], "floats": rng.random(size).astype(np.float32)}
-    assert tf.train.Example.FromString(example.pack(values)) == protobuf(values)
+    assert tf.train.Example.FromString(packed(values)) == protobuf(values)
 
 
 def test_extreme_numbers():
     values = {"i": [-(2**63), -1, 0, 2**63 - 1], "f": np.array([np.nan, -np.inf, 1e-45, 3.4e38], np.float32)}
-    message = tf.train.Example.FromString(example.pack(values))
+    message = tf.train.Example.FromString(packed(values))
     assert list(message.features.feature["i"].int64_list.value) == values["i"]
     np.testing.assert_array_equal(np.float32(message.features.feature["f"].float_list.value), values["f"])
     data = message.SerializeToString()
@@ -68,12 +72,18 @@ def test_extreme_numbers():
 
 def test_a_memoryview_is_its_bytes():
     pixels = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
-    message = tf.train.Example.FromString(example.pack({"s2": memoryview(pixels)}))
+    message = tf.train.Example.FromString(packed({"s2": memoryview(pixels)}))
     assert message.features.feature["s2"].bytes_list.value == [pixels.tobytes()]
 
 
+def test_large_values_are_not_copied():
+    pixels = np.arange(24, dtype=np.uint16)
+    chunks = example.pack({"name": b"x", "s2": memoryview(pixels)})
+    assert [np.shares_memory(np.frombuffer(chunk, np.uint8), pixels) for chunk in chunks].count(True) == 1
+
+
 def test_order_of_the_names_is_kept():
-    data = example.pack({"small": [1], "large": bytes(1000), "a": b"x"})
+    data = packed({"small": [1], "large": bytes(1000), "a": b"x"})
     assert data.index(b"small") < data.index(b"large") < data.index(b"\x0a\x01a")
 
 

@@ -27,7 +27,7 @@ def copied(built, tmp_path):
 
 
 def framed(payloads):
-    return b"".join(part for data in payloads for part in records.frame(data))
+    return b"".join(part for data in payloads for part in records.frame([data]))
 
 
 @given(st.lists(st.binary(max_size=400), max_size=4))
@@ -123,7 +123,7 @@ def test_every_truncation_is_found(tmp_path):
 
 def test_a_huge_length_with_a_sound_crc_is_found(tmp_path):
     length = struct.pack("<Q", 2**62)
-    _, _, crc = records.frame(length)
+    _, _, crc = records.frame([length])
     (tmp_path / "shard").write_bytes(length + crc + bytes(30))
     with pytest.raises(UserError, match="record 0: the file ends within the frame"):
         list(records.frames(tmp_path / "shard"))

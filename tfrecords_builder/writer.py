@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 
 from tfrecords_builder import MAX_BAD_FRACTION, SHARD_MB, faults, local, lock, metadata, quarantine, spec
@@ -239,13 +238,12 @@ def _write_records(task: ShardTask, path: Path, count: Callable[[], None]) -> di
     statistics = {sensor.name: BandStatistics.empty(len(sensor.bands)) for sensor in task.dataset.sensors}
     pixels = {name: np.zeros(task.dataset.schema.classes(name), np.int64) for name in task.dataset.schema.maps()}
     quarantine: list[dict] = []
-    crc = google_crc32c.Checksum()
-    written = 0
+    written = crc = 0
     with open(path, "wb") as file:
         for sample in _read(task, quarantine, count):
-            for part in records.frame(task.dataset.schema.encode(sample)):
-                file.write(part)
-                crc.update(part)
+            for chunk in records.frame(task.dataset.schema.chunks(sample)):
+                file.write(chunk)
+                crc = records.crc32c(chunk, crc)
             written += 1
             for name in pixels:
                 pixels[name] += task.dataset.schema.scheme(name).count(sample[name][0])
@@ -259,7 +257,7 @@ def _write_records(task: ShardTask, path: Path, count: Callable[[], None]) -> di
     return {
         "records": written,
         "bytes": size,
-        "crc32c": crc.hexdigest().decode(),
+        "crc32c": f"{crc:08x}",
         "statistics": {name: value.to_lists() for name, value in statistics.items()},
         "pixels": {name: counts.tolist() for name, counts in pixels.items()},
         "quarantine": quarantine,

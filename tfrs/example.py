@@ -27,20 +27,17 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def pack(features: Mapping[str, Value]) -> bytes:
-    """Serialise features in the order given.
+def pack(features: Mapping[str, Value]) -> list[bytes | memoryview]:
+    """Serialise features in the order given, as chunks to be written one after the other.
+
+    Large values are not copied for it: they are the memoryviews that were given.
 
     Args:
         features: Per name, bytes or a memoryview (a bytes list of one), a float32 array (a float list), or
             integers (an int64 list).
     """
-    chunks: list[bytes | memoryview] = []
-    total = 0
-    for name, value in features.items():
-        head, body = _entry(name.encode(), value)
-        chunks += [head, body]
-        total += len(head) + len(body)
-    return b"".join([bytes([_FIRST]), _varint(total), *chunks])
+    chunks = [chunk for name, value in features.items() for chunk in _entry(name.encode(), value)]
+    return [bytes([_FIRST]) + _varint(sum(map(len, chunks))), *chunks]
 
 
 def _entry(name: bytes, value: Value) -> tuple[bytes, bytes | memoryview]:

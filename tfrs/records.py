@@ -9,7 +9,7 @@ import functools
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import google_crc32c
@@ -34,15 +34,22 @@ def index_name(split: str) -> str:
     return f"index-{split}.npy"
 
 
-def _masked_crc(data) -> int:
-    crc = google_crc32c.value(data)
+def crc32c(chunk: bytes | memoryview, before: int = 0) -> int:
+    """CRC of a chunk, after others whose CRC is `before`."""
+    return google_crc32c.extend(before, np.frombuffer(chunk, np.uint8))  # it takes no memoryview itself
+
+
+def _masked_crc(*chunks: bytes | memoryview) -> int:
+    crc = 0
+    for chunk in chunks:
+        crc = crc32c(chunk, crc)
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
 
 
-def frame(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """The three parts of a TFRecord frame: head (length and its CRC), data, CRC of the data."""
-    length = struct.pack("<Q", len(data))
-    return length + struct.pack("<I", _masked_crc(length)), data, struct.pack("<I", _masked_crc(data))
+def frame(chunks: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    """A TFRecord frame around data in chunks: head (length and its CRC), the chunks, CRC of the data."""
+    length = struct.pack("<Q", sum(map(len, chunks)))
+    return [length + struct.pack("<I", _masked_crc(length)), *chunks, struct.pack("<I", _masked_crc(*chunks))]
 
 
 def frames(shard: Path, *, check: bool = True):
@@ -66,7 +73,7 @@ def frames(shard: Path, *, check: bool = True):
         start, end = at + 12, at + 12 + length
         if end + 4 > len(data):
             raise UserError(f"{shard}: record {number}: the file ends within the frame (truncated)")
-        if check and struct.unpack("<I", bytes(data[end : end + 4]))[0] != _masked_crc(bytes(data[start:end])):
+        if check and struct.unpack("<I", bytes(data[end : end + 4]))[0] != _masked_crc(data[start:end]):
             raise UserError(f"{shard}: record {number}: CRC of the data does not match")
         yield start, end
         at, number = end + 4, number + 1

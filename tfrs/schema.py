@@ -96,6 +96,10 @@ class Schema:
         Raises:
             ValueError: A field is missing, unexpected, or of another shape or dtype than declared.
         """
+        return b"".join(self.chunks(sample))
+
+    def chunks(self, sample: Sample) -> list[bytes | memoryview]:
+        """What `encode` joins; rasters are views of the sample's, where they are stored as they are."""
         if sample.keys() != self.fields.keys():
             raise ValueError(f"sample has {sorted(sample)}, schema has {sorted(self.fields)}")
         return example.pack({name: self._to_value(name, sample[name]) for name in self._small_first})
