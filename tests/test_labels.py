@@ -2,6 +2,9 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from tfrs import labels
 
@@ -122,3 +125,14 @@ def test_urban_task_keeps_five_classes_and_sums_the_rest():
     assert urban.tolist() == [0, 1, 2, 3, 4, sum(range(5, 14))]
     assert labels.MULTISENGE_URBAN.numbers == (1, 2, 3, 4, 5, 6)
     assert labels.MULTISENGE_URBAN.classes[:5] == labels.MULTISENGE.classes[:5]
+
+
+maps = hnp.arrays(np.uint16, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.sampled_from([0, 1, 2, 17, 255]))
+
+
+@given(maps)
+def test_pixels_are_counted_as_by_numpy(values):
+    found = labels.histogram(values, 30)
+    np.testing.assert_array_equal(found, np.bincount(values.ravel(), minlength=30))
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(labels.IGBP.count(values), [(values == number).sum() for number in range(1, 18)])

@@ -98,7 +98,7 @@ def _measure(values: np.ndarray, nodata: float | None) -> tuple[np.ndarray, ...]
         wide -= mean[:, None]
         if valid is not None:
             wide[~valid] = 0
-    squares = np.einsum("bp,bp->b", wide, wide)
+    squares = np.vecdot(wide, wide) if exact else np.einsum("bp,bp->b", wide, wide)
     if exact:
         terms = zip(*(numbers.astype(np.int64).tolist() for numbers in (count, total, squares)), strict=True)
         squares = np.array([(n * square - all_ * all_) / max(n, 1) for n, all_, square in terms])

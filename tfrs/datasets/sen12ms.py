@@ -9,7 +9,7 @@ import numpy as np
 from tfrs import archive, geotiff
 from tfrs.datasets.base import GEOREFERENCE, Dataset, check, check_same_grid
 from tfrs.errors import BadPatch
-from tfrs.labels import IGBP, IGBP_SIMPLIFIED, merge_matrix
+from tfrs.labels import IGBP, IGBP_SIMPLIFIED, histogram, merge_matrix
 from tfrs.schema import Field, Sample, Schema
 from tfrs.sensors import sentinel1, sentinel2
 
@@ -135,7 +135,7 @@ def labels_of(igbp: np.ndarray, path) -> Sample:
     Raises:
         BadPatch: No pixel has a label, or one has a number outside 1..17 (0 and 255: no label).
     """
-    counts = np.bincount(igbp.ravel(), minlength=256)
+    counts = histogram(igbp, 256)
     outside = [number for number in np.flatnonzero(counts) if number > 17 and number != 255]
     if outside:
         raise BadPatch(path, f"band 1 has values outside the IGBP scheme 1..17: {', '.join(map(str, outside))}")
