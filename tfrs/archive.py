@@ -40,15 +40,22 @@ _SAMPLE = 1 << 24  # bytes of a tar.gz from which its unpacked size is guessed: 
 _CHUNK = 1 << 20
 
 
-def read_bytes(path: str | os.PathLike) -> bytes:
+def read_bytes(path: str | os.PathLike, largest: int | None = None) -> bytes | None:
     """Content of a file, or of a member of an archive.
+
+    Args:
+        largest: None is returned for a file of more bytes.
 
     Raises:
         OSError: It is missing, or damaged.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read()
+        file = os.open(path, os.O_RDONLY)  # Python's file objects would double what opening a file of a small patch costs
+        try:
+            size = os.fstat(file).st_size
+            return os.read(file, size) if largest is None or size <= largest else None
+        finally:
+            os.close(file)
     except NotADirectoryError:  # what looks like a folder of the path is a file
         mount, name = _split(path)
         return _read(mount, name, path)

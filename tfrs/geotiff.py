@@ -122,10 +122,7 @@ _PLAIN_BYTES = 1 << 26
 def _content(path) -> bytes | None:
     """The bytes of a patch's file; None of what only GDAL can or should open."""
     try:
-        with contextlib.suppress(NotADirectoryError):  # a member of an archive
-            if str(path).startswith("/vsi") or os.stat(path).st_size > _PLAIN_BYTES:
-                return None
-        return archive.read_bytes(path)
+        return None if str(path).startswith("/vsi") else archive.read_bytes(path, _PLAIN_BYTES)
     except FileNotFoundError as error:
         raise BadPatch(path, "no such file") from error
     except OSError as error:

@@ -247,7 +247,7 @@ class Metadata:
         if str(self[name])[:10] != day(self.folder.name):
             raise BadPatch(self.path, f"{name} is {self[name]}, but the patch's name says {day(self.folder.name)}")
 
-    def check_corners(self, path: Path, grid: Raster) -> None:
+    def check_corners(self, path: str, grid: Raster) -> None:
         corners = self["coordinates"] if isinstance(self["coordinates"], dict) else {}
         # Sentinel-1 calls the lower right corner's northing lly.
         found = [corners.get("ulx"), corners.get("uly"), corners.get("lrx"), corners.get("lry", corners.get("lly"))]

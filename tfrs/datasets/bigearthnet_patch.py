@@ -68,7 +68,7 @@ class BigEarthNetPatches(Dataset):
         size = SIZE * 10 // S2_SAMPLING[sensor.bands[0]] if self.native_resolution and sensor in self.optical else SIZE
         return len(sensor.bands), size, size
 
-    def read_rasters(self, s2: Path, s1: Path | None, tile: str) -> tuple[Sample, Path, Raster]:
+    def read_rasters(self, s2: Path, s1: Path | None, tile: str) -> tuple[Sample, str, Raster]:
         """Georeference and images from a patch's folders, every band checked against the grid of B02.
 
         Returns:
@@ -77,7 +77,7 @@ class BigEarthNetPatches(Dataset):
         Raises:
             BadPatch: A band is missing, not of its dtype or size, or on another grid, or the grid is not the tile's.
         """
-        files = {band: s2 / f"{s2.name}_{band}.tif" for band in BANDS}
+        files = {band: f"{s2}/{s2.name}_{band}.tif" for band in BANDS}
         rasters = {band: geotiff.read(path) for band, path in files.items()}
         grid, path = rasters["B02"], files["B02"]
         if grid.crs != utm(tile):
