@@ -1,3 +1,6 @@
+import functools
+import sys
+
 import numpy as np
 import pytest
 import rasterio
@@ -77,6 +80,9 @@ PLACES = (
 )
 
 
+COMPRESSIONS = [{}, *({"compress": name, **more} for name in ("deflate", "lzw") for more in ({}, {"predictor": 2}))]
+
+
 @given(images(*DTYPES), st.data())
 def test_as_rasterio_writes(path, image, data):
     nodata = data.draw(st.sampled_from(NODATA[image.dtype.kind]))
@@ -87,7 +93,7 @@ def test_as_rasterio_writes(path, image, data):
         "interleave": data.draw(st.sampled_from(("band", "pixel"))),
         "blockysize": data.draw(st.integers(1, 10)),
         "ENDIANNESS": data.draw(st.sampled_from(("LITTLE", "BIG"))),
-        **data.draw(st.sampled_from(({}, {"compress": "deflate"}, {"compress": "deflate", "predictor": 2}))),
+        **data.draw(st.sampled_from(COMPRESSIONS)),
         "photometric": data.draw(st.sampled_from(("MINISBLACK", "RGB"))) if bands > 2 else "MINISBLACK",
         **data.draw(st.sampled_from(PLACES)),
     }
@@ -117,7 +123,7 @@ def test_every_real_file(shared):
     assert len(paths) > 80
     for path in paths:
         with tifffile.TiffFile(path) as file:
-            plain = file.pages[0].compression in (tifffile.COMPRESSION.NONE, tifffile.COMPRESSION.ADOBE_DEFLATE)
+            plain = file.pages[0].compression.name in ("NONE", "LZW", "ADOBE_DEFLATE")
         assert_read(path, direct=plain)
 
 
@@ -134,7 +140,6 @@ IMAGE = np.random.default_rng(0).integers(1, 99, (3, 32, 32), dtype=np.uint16)
 @pytest.mark.parametrize(
     "options",
     [
-        {"compress": "lzw"},
         {"compress": "deflate", "predictor": 3, "dtype": "float32"},
         {"compress": "zstd"},
         {"tiled": True, "blockxsize": 16, "blockysize": 16},
@@ -157,8 +162,15 @@ def test_anything_else_goes_to_gdal(path, options):
     assert_read(path, direct=False)
 
 
-def test_large_deflated_files_go_to_gdal(path):
+def test_without_imagecodecs_large_deflated_files_and_lzw_go_to_gdal(path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    for cached in (tiff._codecs, tiff._layout):
+        monkeypatch.setattr(tiff, cached.__name__, functools.cache(cached.__wrapped__))
+    write(path, IMAGE, compress="deflate", predictor=2)
+    assert_read(path, direct=True)
     write(path, IMAGE.repeat(8, 1).repeat(8, 2), compress="deflate")
+    assert_read(path, direct=False)
+    write(path, IMAGE, compress="lzw")
     assert_read(path, direct=False)
 
 
@@ -193,7 +205,12 @@ def damaged(content, seed=0):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "options",
-    [{"interleave": "band"}, {"interleave": "pixel", "ENDIANNESS": "BIG"}, {"compress": "deflate", "predictor": 2}],
+    [
+        {"interleave": "band"},
+        {"interleave": "pixel", "ENDIANNESS": "BIG"},
+        {"compress": "deflate", "predictor": 2},
+        {"compress": "lzw"},
+    ],
     ids=str,
 )
 def test_damaged_files_are_read_as_by_rasterio_or_refused(path, options):

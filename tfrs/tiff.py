@@ -1,9 +1,9 @@
-"""Plain TIFF read without GDAL: strips of one image, uncompressed or deflated, the form in which patches are published.
+"""Plain TIFF read without GDAL: strips of one image, the form in which patches are published.
 
 rasterio costs 0.5 ms per file before the first pixel, more than everything else that is done to a small patch. What is here
 understands few files and is sure of them; it answers None to all others, damaged ones included, and GDAL has its say on them.
-Deflated patches gain 1.8 to 8 times that way (EuroSAT, BigEarthNet; Python's zlib is within 10 % of imagecodecs' libdeflate).
-Larger ones gain nothing, and LZW, which nothing in Python or NumPy decodes, stays with GDAL too.
+Compressed strips (LZW, deflate) are decoded by imagecodecs where that is installed. Else Python's zlib inflates small patches,
+larger ones gain nothing that way, and they and LZW stay with GDAL.
 Tags are those of TIFF 6.0 (Adobe, 1992) and of OGC GeoTIFF 1.1 (19-008r4), section 7.
 """
 
@@ -33,9 +33,9 @@ _HARMLESS = (269, 271, 272, 280, 281, 282, 283, 296, 305, 306, 315, 316, 33432)
 _TAGS = dict.fromkeys(_HARMLESS, tuple(_BYTES)) | dict.fromkeys(_LAYOUT, tuple(_INTEGER)) | {GEO_KEYS: (_SHORT,)}
 _TAGS |= dict.fromkeys((PIXEL_SCALE, TIEPOINT, MATRIX, GEO_DOUBLES), (_DOUBLE,))
 _TAGS |= dict.fromkeys((GEO_TEXT, GDAL_METADATA, GDAL_NODATA), (_ASCII,))
-_NONE, _DEFLATE = 1, (8, 32946)
-_CACHED = 1 << 16  # bytes turned from pixels into bands at a time; measured: SEN12MS a third faster than as a whole
-_LARGEST_INFLATED = 1 << 18  # bytes of pixels; of SEN12MS, GDAL inflates more than it loses in opening (measured: 10-24 %)
+_NONE, _LZW, _DEFLATE = 1, 5, (8, 32946)
+_CACHED = 1 << 18  # bytes turned from pixels into bands at a time; measured: SEN12MS a third faster than as a whole
+_LARGEST_INFLATED = 1 << 18  # bytes of pixels; of SEN12MS, GDAL inflates more than zlib and opening lose (measured: 10-24 %)
 _KINDS = {1: "u", 2: "i", 3: "f"}
 _TYPES = {"u1", "u2", "u4", "i1", "i2", "i4", "f4", "f8"}
 _RASTER_TYPE, _PIXEL_IS_AREA = 1025, 1
@@ -127,15 +127,16 @@ class _Layout:
     shape: tuple[int, int, int]
     planar: bool
     runs: tuple[tuple[int, int], ...]  # start and end of strips, those that follow each other as one if not compressed
-    inflated: tuple[int, ...]  # sizes of compressed strips
+    compression: int
+    decoded: tuple[int, ...]  # sizes of the pixels of compressed strips
     predicted: bool  # each pixel is stored as its difference from the one before it in its row
 
     def pixels(self, content: bytes) -> np.ndarray:
         _require(all(end <= len(content) for _, end in self.runs))
         bands, height, width = self.shape
         parts = [memoryview(content)[start:end] for start, end in self.runs]
-        if self.inflated:
-            parts = [_inflate(part, size) for part, size in zip(parts, self.inflated, strict=True)]
+        if self.decoded:
+            parts = [_decode(part, size, self.compression) for part, size in zip(parts, self.decoded, strict=True)]
         data = np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), self.dtype)
         if self.predicted:
             rows = data.astype(self.dtype.newbyteorder("=")).reshape(-1, width, 1 if self.planar else bands)
@@ -150,8 +151,26 @@ class _Layout:
         return image
 
 
-def _inflate(strip: memoryview, size: int) -> bytes:
-    """A strip of so many bytes, with its checksum compared; never more than that, whatever a damaged one says."""
+@functools.cache
+def _codecs():
+    """imagecodecs, None where it is not installed. Its import takes longer than that of NumPy, so plain files do without."""
+    try:
+        import imagecodecs
+    except ModuleNotFoundError:
+        return None
+    return imagecodecs
+
+
+def _decode(strip: memoryview, size: int, compression: int) -> bytes:
+    """A strip of so many bytes, a checksum compared where it has one; never more, whatever a damaged one says."""
+    if codecs := _codecs():
+        decode = codecs.lzw_decode if compression == _LZW else codecs.deflate_decode
+        try:
+            content = decode(strip, out=size)
+        except RuntimeError as error:
+            raise _NotPlain from error
+        _require(len(content) == size)
+        return content
     inflater = zlib.decompressobj()
     content = inflater.decompress(strip, size)
     _require(len(content) == size and not inflater.decompress(inflater.unconsumed_tail, 1) and inflater.eof)
@@ -172,7 +191,7 @@ def _layout(directory: bytes, order: str, values: tuple[bytes | None, ...]) -> _
     planar, per_strip = single.get(PLANAR, 1), min(single.get(ROWS_PER_STRIP, height), height)
     kind = f"{_KINDS.get(single.get(FORMAT, 1))}{single[BITS] / 8:g}"
     _require(
-        single.get(COMPRESSION, _NONE) in (_NONE, *_DEFLATE)
+        single.get(COMPRESSION, _NONE) in (_NONE, _LZW, *_DEFLATE)
         and single[PHOTOMETRIC] in (1, 2)
         and planar in (1, 2)
         and kind in _TYPES
@@ -190,15 +209,17 @@ def _layout(directory: bytes, order: str, values: tuple[bytes | None, ...]) -> _
     _require(len(tags[STRIP_OFFSETS]) == len(tags[STRIP_BYTES]) == -(-height // per_strip) * planes)
     rows = [per_strip] * (height // per_strip) + [height % per_strip] * (height % per_strip > 0)
     sizes = tuple(row * number for number in rows) * planes
-    compressed, predictor = single.get(COMPRESSION, _NONE) != _NONE, single.get(PREDICTOR, 1)
+    compression, predictor = single.get(COMPRESSION, _NONE), single.get(PREDICTOR, 1)
+    compressed = compression != _NONE
     _require(min(tags[STRIP_OFFSETS]) >= 8 and (min(tags[STRIP_BYTES]) > 0 if compressed else tags[STRIP_BYTES] == sizes))
-    _require(not compressed or sum(sizes) <= _LARGEST_INFLATED)
+    _require(not compressed or _codecs() or (compression in _DEFLATE and sum(sizes) <= _LARGEST_INFLATED))
     _require(predictor == 1 or (predictor == 2 and compressed and dtype.kind != "f"))
     runs: list[tuple[int, int]] = []
     for start, size in zip(tags[STRIP_OFFSETS], tags[STRIP_BYTES], strict=True):
         begin = runs.pop()[0] if runs and runs[-1][1] == start and not compressed else start
         runs.append((begin, start + size))
-    return _Layout(dtype, (bands, height, width), planar == 2, tuple(runs), sizes if compressed else (), predictor == 2)
+    decoded = sizes if compressed else ()
+    return _Layout(dtype, (bands, height, width), planar == 2, tuple(runs), compression, decoded, predictor == 2)
 
 
 def _transform(tags: dict[int, bytes], order: str) -> tuple[float, ...]:
