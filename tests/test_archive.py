@@ -160,16 +160,21 @@ def test_the_command_gives_the_records_of_the_folder(sen12ms_tree, tmp_path):
     again = build(folder, output, "--shard_mb=6")
     assert "already built: nothing to do" in again.stdout
     assert "unpacking" not in again.stdout
-    anew = build(folder, output, "--shard_mb=6", "--overwrite")
+    shutil.rmtree(spool)
+    spool = tmp_path / "elsewhere"
+    anew = build(folder, output, "--shard_mb=6", "--overwrite", f"--spool={spool}")
     assert "unpacking 9 tar.gz" in anew.stdout
     assert (anew.returncode, os.listdir(spool)) == (0, [archive.INDEX])
+    assert "nothing to do" in build(folder, output, "--shard_mb=6", f"--spool={tmp_path / 'third'}").stdout
 
     (shard, *_) = output.rglob("*.tfrecord-*")
     whole = shard.read_bytes()
     shard.write_bytes(whole[:1000] + b"?" + whole[1001:])
     repaired = run("verify", str(output), "--repair")
     assert repaired.returncode == 0, repaired.stderr
+    assert f"unpacking 9 tar.gz into {spool}" in repaired.stdout
     assert (shard.read_bytes(), os.listdir(spool)) == (whole, [archive.INDEX])
+    assert not (output / "sen12ms" / ".archives").exists()
 
 
 def test_tasks_share_what_is_unpacked(sen12ms_tree, tmp_path):

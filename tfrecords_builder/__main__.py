@@ -1,5 +1,6 @@
 """The command: build records from a data set, check them, and show what is in them."""
 
+import dataclasses
 import functools
 import os
 import signal
@@ -174,7 +175,7 @@ def _planned():
     for reason, count in dataset.left_out(root).items():
         if count:
             print(f"left out: {count} {reason}")
-    return prepare(
+    build = prepare(
         dataset,
         root,
         Path(FLAGS.output),
@@ -183,6 +184,8 @@ def _planned():
         options={"seed": FLAGS.seed, **{name: value for name, value in made_with.items() if value}},
         max_bad_fraction=FLAGS.max_bad_fraction,
     )
+    # For --repair; no part of the specification, since records do not depend on it.
+    return dataclasses.replace(build, head=build.head | {"spool": FLAGS.spool}) if FLAGS.spool else build
 
 
 def _runner() -> Callable:
@@ -206,7 +209,7 @@ def _verify(records) -> None:
     if FLAGS.repair:
         from tfrecords_builder.repair import repair
 
-        verify(records, FLAGS.workers, functools.partial(repair, run=_runner(), root=FLAGS.input))
+        verify(records, FLAGS.workers, functools.partial(repair, run=_runner(), root=FLAGS.input, spool=FLAGS.spool))
     else:
         verify(records, FLAGS.workers)
 

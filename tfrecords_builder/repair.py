@@ -19,12 +19,15 @@ from tfrs.errors import UserError
 from tfrs.records import Records, index_name, index_shard
 
 
-def repair(records: Records, problems: list[Problem], run: Callable, root: Path | None = None) -> None:
+def repair(
+    records: Records, problems: list[Problem], run: Callable, root: Path | None = None, spool: Path | None = None
+) -> None:
     """Replace the shards and index files that `problems` name; other files are left to the user.
 
     Args:
         run: As for `writer.write_build`.
         root: Place of the source; where None, that of the build.
+        spool: Folder for what is in archives (see `archive.mount`); where None, that of the build.
 
     A shard takes its place only when it is what the manifest states, which it is not where the source has changed.
 
@@ -38,7 +41,7 @@ def repair(records: Records, problems: list[Problem], run: Callable, root: Path 
     with lock.hold(folder):
         try:
             if shards := [shard for shard in numbers if shard in bad]:
-                _shards(records, shards, run, root)
+                _shards(records, shards, run, root, spool)
             for split in records.manifest["splits"]:
                 if records.directory / index_name(split) in bad:
                     _index(records, split)
@@ -46,10 +49,10 @@ def repair(records: Records, problems: list[Problem], run: Callable, root: Path 
             shutil.rmtree(folder)
 
 
-def _shards(records: Records, shards: list[Path], run: Callable, root: Path | None) -> None:
+def _shards(records: Records, shards: list[Path], run: Callable, root: Path | None, spool: Path | None) -> None:
     stated = {shard["name"]: shard for split in records.manifest["splits"].values() for shard in split["shards"]}
     names, folder = {shard.name for shard in shards}, (records.directory / BUILD / "repair").absolute()
-    tasks = [replace(task, directory=folder) for task in _tasks(records, root) if task.name in names]
+    tasks = [replace(task, directory=folder) for task in _tasks(records, root, spool) if task.name in names]
     tasks[0].result.parent.mkdir(parents=True, exist_ok=True)
     for task in run(write_shard, tasks, 0):
         built, wanted = json.loads(task.result.read_text()), stated[task.name]
@@ -75,13 +78,14 @@ def _index(records: Records, split: str) -> None:
     print(f"repaired {index_name(split)}")
 
 
-def _tasks(records: Records, root: Path | None) -> tuple[ShardTask, ...]:
+def _tasks(records: Records, root: Path | None, spool: Path | None) -> tuple[ShardTask, ...]:
     """The shards of the build that the manifest describes."""
     stated = records.manifest["spec"]
     if not (place := root or stated.get("input")):
         raise UserError(f"{records.directory}: its manifest does not say where the source is; give it with --input")
     dataset = _dataset(records.manifest)
-    root = archive.mount(dataset, Path(place), records.directory.parent / archive.SPOOL)
+    spool = spool or records.manifest.get("spool") or records.directory.parent / archive.SPOOL
+    root = archive.mount(dataset, Path(place), Path(spool))
     options = {name: value for name, value in stated.items() if name not in ("shard_mb", "patches", "keys")}
     splits = plan(
         dataset,
