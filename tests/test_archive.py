@@ -11,6 +11,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 
 from tfrs import archive, registry, synthetic_bigearthnet
@@ -25,6 +26,10 @@ def pack(target, files):
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as out:
             for number, (name, path) in enumerate(files.items()):
                 out.write(path, name, zipfile.ZIP_STORED if number % 2 else None)
+    elif target.suffix == ".zst":
+        with pyarrow.output_stream(str(target), compression="zstd") as stream, tarfile.open(None, "w|", stream) as out:
+            for name, path in files.items():
+                out.add(path, name)
     else:
         with tarfile.open(target, "w" if target.suffix == ".tar" else "w:gz") as out:
             for name, path in files.items():
@@ -81,6 +86,34 @@ def test_bigearthnet(tmp_path, suffix):
     assert dataset.s1
     assert_same_samples(dataset, root, (kind().at(tree), tree), 6)
     assert dataset.left_out(root) == kind().left_out(tree)
+
+
+@pytest.mark.parametrize("suffix", [".tar.zst", ".tar"])
+def test_bigearthnet_v2(tmp_path, suffix):
+    kind = registry.dataset("bigearthnet_v2")
+    tree, folder = tmp_path / "tree", tmp_path / "in"
+    synthetic_bigearthnet.v2(tree, 6, 0)
+    folder.mkdir()
+    shutil.copy(tree / "metadata.parquet", folder)
+    for top in kind.folders:
+        pack(folder / f"{top}{suffix}", {str(path.relative_to(tree)): path for path in sorted((tree / top).rglob("*.tif"))})
+    root = archive.mount(kind(), folder, tmp_path / "spool")
+    dataset = kind().at(root)
+    assert dataset.s1
+    assert dataset.reference_map
+    assert_same_samples(dataset, root, (kind().at(tree), tree), 6)
+    assert dataset.left_out(root) == kind().left_out(tree)
+
+
+def test_a_damaged_zst_is_named(eurosat_tree, tmp_path):
+    file, tree = tmp_path / "EuroSAT_MS.tar.zst", eurosat_tree[0]
+    pack(file, {str(path.relative_to(tree)): path for path in sorted(tree.rglob("*.tif"))})
+    assert_same_samples(EuroSat(), archive.mount(EuroSat(), file, tmp_path / "spool"), (EuroSat(), tree), 40)
+    whole = file.read_bytes()
+    for damaged in (whole[:-4], whole[: len(whole) // 2], whole[:5], b"no zst" * 100):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"EuroSAT_MS\.tar\.zst: cannot be read as an archive .*Download it again"):
+            archive.mount(EuroSat(), file, tmp_path / "other")
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
@@ -147,7 +180,7 @@ def test_the_command_gives_the_records_of_the_folder(sen12ms_tree, tmp_path):
     folder, output = sen12ms_archives(tree, tmp_path / "in", ".tar.gz"), tmp_path / "records"
     done = build(folder, output, "--workers=2", "--shard_mb=6")
     assert done.returncode == 0, done.stderr
-    assert "unpacking 9 tar.gz into" in done.stdout
+    assert "unpacking 9 archives into" in done.stdout
     spool = output / "sen12ms" / ".archives"
     assert os.listdir(spool) == [archive.INDEX]
 
@@ -163,7 +196,7 @@ def test_the_command_gives_the_records_of_the_folder(sen12ms_tree, tmp_path):
     shutil.rmtree(spool)
     spool = tmp_path / "elsewhere"
     anew = build(folder, output, "--shard_mb=6", "--overwrite", f"--spool={spool}")
-    assert "unpacking 9 tar.gz" in anew.stdout
+    assert "unpacking 9 archives" in anew.stdout
     assert (anew.returncode, os.listdir(spool)) == (0, [archive.INDEX])
     assert "nothing to do" in build(folder, output, "--shard_mb=6", f"--spool={tmp_path / 'third'}").stdout
 
@@ -172,7 +205,7 @@ def test_the_command_gives_the_records_of_the_folder(sen12ms_tree, tmp_path):
     shard.write_bytes(whole[:1000] + b"?" + whole[1001:])
     repaired = run("verify", str(output), "--repair")
     assert repaired.returncode == 0, repaired.stderr
-    assert f"unpacking 9 tar.gz into {spool}" in repaired.stdout
+    assert f"unpacking 9 archives into {spool}" in repaired.stdout
     assert (shard.read_bytes(), os.listdir(spool)) == (whole, [archive.INDEX])
     assert not (output / "sen12ms" / ".archives").exists()
 

@@ -34,7 +34,9 @@ flags.DEFINE_string("dataset", None, "name of the data set to build")
 flags.DEFINE_string(
     "input", None, "the data set as published: a folder, unpacked or with archives, or an archive (default: data/<dataset>)"
 )
-flags.DEFINE_string("spool", None, "folder for what is in a tar.gz while a build runs (default: .archives beside the records)")
+flags.DEFINE_string(
+    "spool", None, "folder for what is in a tar.gz or tar.zst while a build runs (default: .archives beside the records)"
+)
 flags.DEFINE_string("output", "records", "folder for records of all data sets")
 flags.DEFINE_list(
     "split_file",

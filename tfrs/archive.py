@@ -1,13 +1,13 @@
-"""Data sets in the archives in which they are published (zip, tar, tar.gz), read as if they were unpacked.
+"""Data sets in the archives in which they are published (zip, tar, tar.gz, tar.zst), read as if they were unpacked.
 
 An index, one SQLite file, knows archive, offset and size of every member. It stands for the folder that the archives would
 unpack to: `members.sqlite/ROIs1158_spring/s2_1/ROIs1158_spring_s2_1_p30.tif` is the path of a member, and reading it is one
 read at its offset, as of a file and in any order. Memory does not grow with the number of members.
 
-A tar.gz can only be read from its beginning, while records are written in shuffled order from several archives at once. It is
-therefore decompressed once, in the pass that lists it, into a plain tar in the spool folder; `release` deletes that after the
-build and keeps the index, from which a repeated command sees that nothing is to be done. An interrupted build goes on with the
-archive at which it stopped.
+A tar.gz or tar.zst can only be read from its beginning, while records are written in shuffled order from several archives at
+once. It is therefore decompressed once, in the pass that lists it, into a plain tar in the spool folder; `release` deletes that
+after the build and keeps the index, from which a repeated command sees that nothing is to be done. An interrupted build goes on
+with the archive at which it stopped.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from tfrs.errors import UserError
 from tfrs.storage import replacing
 
 INDEX, SPOOL = "members.sqlite", ".archives"
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+SUFFIXES, _COMPRESSED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst"), (".gz", ".tgz", ".zst")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS archives (number INTEGER PRIMARY KEY, source TEXT UNIQUE, stamp TEXT, path TEXT);
 CREATE TABLE IF NOT EXISTS members
@@ -143,11 +143,11 @@ def _mount(dataset, archives: list[Path], spool: Path, unpack: bool) -> Path:
             release(index)
             known = {}
         plain = {
-            source: spool.absolute() / f"{Path(source).name}.spool.tar" if source.endswith("gz") else Path(source)
+            source: spool.absolute() / f"{Path(source).name}.spool.tar" if source.endswith(_COMPRESSED) else Path(source)
             for source in stamps
         }
         todo = [source for source in stamps if source not in known or (unpack and not plain[source].exists())]
-        _check_space([source for source in todo if source.endswith("gz")], spool)
+        _check_space([source for source in todo if source.endswith(_COMPRESSED)], spool)
         for source in todo:
             with db:  # one transaction: an archive is listed as a whole or not at all
                 db.execute("BEGIN IMMEDIATE")
@@ -164,22 +164,32 @@ def _mount(dataset, archives: list[Path], spool: Path, unpack: bool) -> Path:
 def _check_space(archives: list[str], spool: Path) -> None:
     needed = 0.0
     for source in archives:
-        with open(source, "rb") as file, gzip.open(file) as content:
+        with open(source, "rb") as file, _decompressed(file) as content:
             try:
-                content.read(_SAMPLE)
+                size = len(content.read(_SAMPLE))
             except (OSError, EOFError, zlib.error) as error:
                 raise _damaged(source, error) from error
-            needed += os.path.getsize(source) * content.tell() / file.tell()
+            needed += os.path.getsize(source) * size / file.tell()
     free = shutil.disk_usage(spool).free
     if needed:
         print(
-            f"unpacking {len(archives)} tar.gz into {spool} for the time of the build: about {needed / 1e9:.1f} GB", flush=True
+            f"unpacking {len(archives)} archives into {spool} for the time of the build: about {needed / 1e9:.1f} GB",
+            flush=True,
         )
     if needed > free:
         raise UserError(
             f"{spool}: {free / 1e9:.1f} GB are free, but what is in {', '.join(archives)} takes about {needed / 1e9:.1f} GB "
             "while the build runs; give a folder with more space with --spool"
         )
+
+
+def _decompressed(file):
+    """What is in a tar.gz or tar.zst, as a stream."""
+    if not file.name.endswith(".zst"):
+        return gzip.open(file)
+    import pyarrow
+
+    return pyarrow.CompressedInputStream(file, "zstd")
 
 
 def _damaged(source, error) -> UserError:
@@ -195,13 +205,20 @@ def _scan(source: str, plain: Path) -> Iterator[tuple[str, int, int, bool, int |
             with tarfile.open(source, "r:") as tar:
                 yield from _members(tar)
         else:
-            with gzip.open(source) as content, replacing(plain) as temporary, open(temporary, "wb") as target:
+            with (
+                open(source, "rb") as file,
+                _decompressed(file) as content,
+                replacing(plain) as temporary,
+                open(temporary, "wb") as target,
+            ):
                 tee = _Tee(content, target)
                 with tarfile.open(fileobj=tee, mode="r|", bufsize=_CHUNK) as tar:
                     yield from _members(tar)
                 while tee.read(_CHUNK):  # to the end, where gzip keeps its checksum
                     pass
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
+        if getattr(error, "errno", None) is not None:  # of the disk, not of what is on it
+            raise
         raise _damaged(source, error) from error
 
 

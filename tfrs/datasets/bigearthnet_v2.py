@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrs import geotiff
+from tfrs import archive, geotiff
 from tfrs.datasets.base import check, check_same_grid
 from tfrs.datasets.bigearthnet_patch import SIZE, BigEarthNetPatches, among, day, folder_names
 from tfrs.errors import BadPatch, UserError
@@ -61,6 +61,8 @@ class BigEarthNetV2(BigEarthNetPatches):
     - Labels: `labels`, classes present of the 19-class scheme; `reference_map`, the CORINE Land Cover 2018 level-3 code of
       every pixel, uint16, 0 where there is none. `labels.BIGEARTHNET_43.numbers` are these codes, its merge leads to the 19.
     - Splits: the authors', apart in space, from metadata.parquet; patches with snow, clouds, shadows or no label are left out.
+    - Input: a folder with the layout as unpacked, or with BigEarthNet-S2.tar.zst, BigEarthNet-S1.tar.zst and
+      Reference_Maps.tar.zst; metadata.parquet beside them.
     - Licence: CDLA-Permissive-1.0. https://bigearth.net
 
     Attributes:
@@ -68,6 +70,7 @@ class BigEarthNetV2(BigEarthNetPatches):
     """
 
     name = "bigearthnet_v2"
+    folders = (S2_FOLDER, S1_FOLDER, MAP_FOLDER)
     layout = f"{S2_FOLDER}/<tile>/<patch>/<patch>_B02.tif, e.g. patch S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57"
 
     reference_map: bool | None = None
@@ -84,9 +87,15 @@ class BigEarthNetV2(BigEarthNetPatches):
     def mapped(self) -> bool:
         return self.reference_map is not False
 
+    def member(self, name: str) -> str:
+        match = re.search(rf"(?:^|/)((?:{'|'.join(self.folders)})/.+)", name)
+        return match[1] if match else ""
+
     def at(self, root: Path) -> "BigEarthNetV2":
         open_options = {"s1": S1_FOLDER, "reference_map": MAP_FOLDER}
-        there = {name: (Path(root) / folder).is_dir() for name, folder in open_options.items() if getattr(self, name) is None}
+        there = {
+            name: archive.is_dir(Path(root) / folder) for name, folder in open_options.items() if getattr(self, name) is None
+        }
         return replace(self, **there)
 
     def index(self, root: Path, split: str) -> list[str]:
@@ -106,13 +115,13 @@ class BigEarthNetV2(BigEarthNetPatches):
             (S1_FOLDER, self.paired, "--nos1 for Sentinel-2 alone"),
             (MAP_FOLDER, self.mapped, "--noreference_map for records without dense labels"),
         ):
-            if wanted and not (root / folder).is_dir():
+            if wanted and not archive.is_dir(root / folder):
                 raise UserError(f"{root}: has no {folder}; put it there, or give {flag}")
         return _patch_names(root)
 
     def _listed(self, root: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Keys and splits of the table as bytes, and per reason which rows are not recommended."""
-        if not (root / S2_FOLDER).is_dir():
+        if not archive.is_dir(root / S2_FOLDER):
             raise self.not_found(root)
         from pyarrow import compute
 
@@ -198,7 +207,7 @@ def _metadata(root: Path, unrecommended: bool):
     columns = ["patch_id", "labels", "split", "s1_name", SNOW, CLOUD]
     tables = []
     for name in (METADATA, METADATA_UNRECOMMENDED):
-        path = root / name
+        path = archive.origin(root) / name
         if name != METADATA and not (unrecommended and path.exists()):
             continue
         try:
