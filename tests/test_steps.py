@@ -57,6 +57,33 @@ def test_step_is_adam_with_coupled_decay():
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("limit", [0.05, 100.0])
+def test_gradients_are_clipped_by_their_common_norm_before_the_decay(limit):
+    """Against softmax regression written out in NumPy, one step of gradient descent."""
+    rng = np.random.default_rng(0)
+    kernel, bias = rng.normal(0, 0.3, (6, 10)), rng.normal(0, 0.3, 10)
+    image = keras.Input((6,), name="s1")
+    dense = keras.layers.Dense(10)
+    model = keras.Model({"s1": image}, dense(image))
+    dense.set_weights([kernel, bias])
+    optimizer = keras.optimizers.SGD(0.5)
+    optimizer.build(model.trainable_variables)
+    task, strategy = SingleLabel(EUROSAT, ("label",)), tf.distribute.get_strategy()
+    step = make_train_steps(strategy, model, optimizer, task, decay=0.1, clip_norm=limit)
+    x, target = rng.normal(size=(8, 6)), rng.integers(0, 10, 8)
+    batch = {"s1": x.astype(np.float32)}, target, np.ones(8, np.float32)
+    rows(strategy, step, tf.data.Dataset.from_tensors(batch))
+
+    logits = x @ kernel + bias
+    probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    error = (probability - np.eye(10)[target]) / 8
+    gradients = [x.T @ error, error.sum(axis=0)]
+    norm = math.sqrt(sum((g**2).sum() for g in gradients))
+    assert 0.05 < norm < 100
+    for found, value, gradient in zip(model.get_weights(), (kernel, bias), gradients, strict=True):
+        np.testing.assert_allclose(found, value - 0.5 * (gradient * min(1, limit / norm) + 0.1 * value), atol=1e-6)
+
+
 REPLICAS = """
 import json
 import sys
@@ -115,6 +142,7 @@ CASES = {
     "(single, 2, 4), {'accumulate': 3, 'per_call': 2}": "(single, 1, 12), {}",
     "(single, 2, 4), {'accumulate': 3, 'scaled': True}": "(single, 1, 12), {}",
     "(single, 1, 12), {'per_call': 2}": "(single, 1, 12), {}",
+    "(pixels, 2, 4), {'accumulate': 3, 'scaled': True, 'clip_norm': 0.3}": "(pixels, 1, 12), {'clip_norm': 0.3}",
     "(pixels, 2, 4), {'accumulate': 3, 'jit_compile': True}": "(pixels, 1, 12), {}",
 }
 

@@ -2,6 +2,8 @@ import csv
 import dataclasses
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -222,9 +224,41 @@ def test_sequential_reading_trains_too(records, tmp_path):
 
 
 def test_loss_that_is_not_finite_ends_the_run(records, tmp_path):
-    with pytest.raises(UserError, match=r"training loss of epoch 1 is (nan|inf); .*Lower --learning_rate"):
-        train.run(settings(records, tmp_path, learning_rate=1e30))
+    with pytest.raises(UserError) as caught:
+        train.run(settings(records, tmp_path, learning_rate=1e30, epochs=1))
+    message = str(caught.value)
+    step = int(re.match(r"epoch 1: (?:the loss of step (\d) is (?:nan|inf)|after step 3 weights)", message)[1] or 3) - 1
+    order = np.random.default_rng([0, 0]).permutation(TRAIN)[8 * step : 8 * step + 8]
+    keys = [records.sample("train", int(number))["key"] for number in order]
+    assert f"; its records: {', '.join(keys)}. Likely cause: no value is more than" in message
+    assert (
+        "--learning_rate=1e+30 is too high: lower it, or try --clip_norm=1 in a new --run_dir. The last good state" in message
+    )
     assert not (tmp_path / "report.json").exists() and not (tmp_path / "history.csv").exists()
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_patch_that_spoils_the_loss_is_named(tmp_path, steps):
+    """An infinite value of Sentinel-1 in the second epoch; the state of the first is left."""
+    made = write_records(tmp_path / "records", train=TRAIN, val=9, test=11)
+    experiment = settings(made, tmp_path / "run", input="s1", steps_per_execution=steps)
+    train.run(dataclasses.replace(experiment, epochs=1, run_dir=str(tmp_path / "first")))
+    shutil.copytree(tmp_path / "first", tmp_path / "run", ignore=shutil.ignore_patterns("export", "report*"))
+    (tmp_path / "run" / "flags.txt").write_text(experiment.to_flags())
+    row = made.index("train")[11]
+    shard = made.shards("train")[row["shard"]]
+    content = bytearray(shard.read_bytes())
+    content[int(row["at_s1"]) + 40 : int(row["at_s1"]) + 44] = np.float32(np.inf).tobytes()
+    shard.write_bytes(content)
+    before = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    step = int(np.flatnonzero(np.random.default_rng([0, 1]).permutation(TRAIN) == 11)[0]) // 8
+    key = row["key"].decode()
+    with pytest.raises(
+        UserError, match=rf"epoch 2: the loss of step {step + 1} is nan; its records: .*{key}.*s1 VV of {key} is inf "
+    ):
+        train.run(experiment)
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == before
+    assert [row["epoch"] for row in history(tmp_path / "run")] == [1]
 
 
 @pytest.mark.parametrize(

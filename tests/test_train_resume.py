@@ -150,14 +150,27 @@ def test_seed_decides_the_run(records, straight, tmp_path):
     assert history(tmp_path)[0]["loss"] != history(straight)[0]["loss"]
 
 
-def test_loss_of_an_epoch_is_the_mean_over_its_records():
-    """Ten records in batches of four, whose mean losses are 1, 2 and 4: (4 * 1 + 4 * 2 + 2 * 4) / 10; waited for 0.6 s."""
-    sums = iter([[[4.0, 4.0, 0.1], [8.0, 4.0, 0.2]], [[8.0, 2.0, 0.3]]])
-    calls, asked = [np.array([1, 1]), np.array([1])], []
+def test_rows_of_an_epoch_are_those_of_its_steps_until_one_is_not_finite():
+    rows = np.arange(12.0).reshape(4, 3)
+    calls, asked = [np.array([2, 2]), np.array([2]), np.array([1])], []
 
     def train_steps(iterator, batches, before):
-        asked.append(batches.numpy().tolist())
-        return tf.constant(next(sums), tf.float64)
+        asked.append((batches.numpy().tolist(), before.numpy().tolist()))
+        return tf.constant(parts[len(asked) - 1])
 
-    assert train._train_epoch(train_steps, None, calls, "epoch") == pytest.approx((2.0, 0.6))
-    assert asked == [[1, 1], [1]]
+    parts = [rows[:2], rows[2:3], rows[3:]]
+    np.testing.assert_array_equal(train._train_epoch(train_steps, None, calls, "epoch"), rows)
+    given = [np.zeros((1, 3)), *parts[:2]]
+    assert asked == [(call.tolist(), before.tolist()) for call, before in zip(calls, given, strict=True)]
+    asked.clear()
+    rows[1, 0] = np.nan
+    np.testing.assert_array_equal(train._train_epoch(train_steps, None, calls, "epoch"), rows[:3])
+    assert len(asked) == 2
+
+
+def test_loss_of_an_epoch_is_the_mean_over_its_records(records, tmp_path, monkeypatch):
+    """Ten records in batches of four, whose mean losses are 1, 2 and 4: (4 * 1 + 4 * 2 + 2 * 4) / 10."""
+    sums = np.array([[4.0, 4.0, 0], [8.0, 4.0, 0], [8.0, 2.0, 0]])
+    monkeypatch.setattr(train, "_train_epoch", lambda *_: sums)
+    train.run(settings(records, tmp_path, epochs=1))
+    assert history(tmp_path)[0]["loss"] == 2.0

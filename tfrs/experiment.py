@@ -39,6 +39,7 @@ _RANGES = {
     "dropout": (0, 0.99),
     "learning_rate": (0, math.inf),
     "decay": (0, math.inf),
+    "clip_norm": (0, math.inf),
     "warmup_epochs": (0, math.inf),
     "label_smoothing": (0, 0.99),
 }
@@ -128,6 +129,7 @@ class Experiment:
     optimizer: str = _setting("adam", "adam, adamw, lamb, nadam, rmsprop or sgd")
     learning_rate: float = _setting(1e-3, "learning rate (its highest, with a schedule)")
     decay: float = _setting(1e-5, "L2 decay, added to the gradients of all weights as in PyTorch's Adam")
+    clip_norm: float = _setting(0.0, "shorten the gradients of all weights together to this norm, before the decay; 0: never")
     schedule: str = _setting("constant", "learning rate over the epochs: constant or cosine (to 0 at the last epoch)")
     warmup_epochs: float = _setting(0.0, "epochs over which the learning rate rises linearly from 0")
     label_smoothing: float = _setting(0.0, "single_label, segmentation: share of the target spread over all classes")

@@ -16,6 +16,7 @@ def make_train_steps(
     task: Task,
     *,
     decay: float = 0.0,
+    clip_norm: float = 0.0,
     accumulate: int = 1,
     jit_compile: bool = False,
 ) -> Callable:
@@ -29,6 +30,8 @@ def make_train_steps(
 
     Args:
         decay: L2 decay, added to the gradients of all weights.
+        clip_norm: Largest norm of the gradients of all weights together, before the decay; longer ones are shortened to it
+            (Pascanu et al. 2013). 0: any.
         accumulate: The most batches per step. The gradients are added up in variables of the replica: by Keras's own
             `gradient_accumulation_steps` (3.15), each batch counts the same however much its samples weigh, the last batches
             of an epoch wait for the next one, and several replicas are not served.
@@ -36,6 +39,9 @@ def make_train_steps(
     """
     replicas = strategy.num_replicas_in_sync
     variables = model.trainable_variables
+    # Keras's own `global_clipnorm`, and the judgement whether scaled gradients are finite, look at what a single replica has
+    # before they meet (3.15).
+    meet = clip_norm > 0 or (replicas > 1 and isinstance(optimizer, keras.optimizers.LossScaleOptimizer))
 
     def gradients_of(images, target, weight, total):
         with tf.GradientTape() as tape:
@@ -48,20 +54,23 @@ def make_train_steps(
     if jit_compile:
         gradients_of = tf.function(gradients_of, jit_compile=True)
 
-    def backward(images, target, weight):
-        """Scaled gradients, the loss and the weight of a replica's part of a batch, and the weight of the batch."""
+    def backward(images, target, weight, total):
+        """Scaled gradients of a replica's part of a batch, and the sums (2,) of its losses and weights."""
         weight = weight * task.size(target)
-        size = tf.reduce_sum(weight)
-        total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, size)
         gradients, loss = gradients_of(images, target, weight, total)
-        return gradients, tf.cast(tf.stack([loss, size]), tf.float64), total
+        return gradients, tf.cast(tf.stack([loss, tf.reduce_sum(weight)]), tf.float64)
 
     def update(gradients):
+        if meet:
+            gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            if clip_norm:
+                gradients, _ = tf.clip_by_global_norm(gradients, optimizer.scale_loss(clip_norm))
+            gradients = [g / replicas for g in gradients]  # the optimizer sums them once more
         gradients = [g + optimizer.scale_loss(decay / replicas * v) for g, v in zip(gradients, variables, strict=True)]
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
-    def replica_step(images, target, weight):
-        gradients, sums, _ = backward(images, target, weight)
+    def replica_step(*batch):
+        gradients, sums = backward(*batch)
         update(gradients)
         return sums
 
@@ -76,8 +85,8 @@ def make_train_steps(
             for v in (variables if accumulate > 1 else ())
         ]
 
-    def replica_add(images, target, weight):
-        gradients, sums, total = backward(images, target, weight)
+    def replica_add(images, target, weight, total):
+        gradients, sums = backward(images, target, weight, total)
         for variable, gradient in zip(sums_of_gradients, gradients, strict=True):
             variable.assign_add(gradient * total)
         return sums
@@ -88,9 +97,13 @@ def make_train_steps(
             variable.assign(tf.zeros_like(variable))
 
     def sums_of(function, iterator, before):
-        batch, waited = _fetch(iterator, before)
-        sums = strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(function, batch), axis=None)
-        return tf.concat([sums, [waited]], 0)
+        (images, target, weight), waited = _fetch(iterator, before)
+        # Sums of a few numbers are taken here and not where replicas meet: in a loop, that met the gradients of the step
+        # before on two CPU devices ("Shape mismatch in the collective instance", TF 2.21).
+        parts = zip(strategy.experimental_local_results(target), strategy.experimental_local_results(weight), strict=True)
+        total = tf.add_n([tf.reduce_sum(part * task.size(of)) for of, part in parts])
+        sums = strategy.experimental_local_results(strategy.run(function, (images, target, weight, total)))
+        return tf.concat([tf.add_n(sums), [waited]], 0)
 
     def step(iterator, batches, before):
         if accumulate == 1:

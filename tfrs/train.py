@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfrs import assemble, checkpoints, evaluate, metrics, storage, transfer, waiting
+from tfrs import assemble, checkpoints, divergence, evaluate, metrics, storage, transfer, waiting
 from tfrs.board import Board, write_settings
 from tfrs.errors import UserError
 from tfrs.experiment import CHECKPOINTS, SEGMENT, Experiment, is_begun, is_finished, open_run, place_run
@@ -126,6 +126,7 @@ def fit(
     train_steps = make_train_steps(
         *(strategy, model, optimizer, task),
         decay=experiment.decay,
+        clip_norm=experiment.clip_norm,
         accumulate=experiment.accumulate,
         jit_compile=experiment.jit_compile,
     )
@@ -148,14 +149,12 @@ def fit(
         while int(epoch) < experiment.epochs and int(epoch) - int(best_epoch) < experiment.patience:
             number = int(epoch.assign_add(1))
             before = waiting.usage()
-            loss, waited = _train_epoch(train_steps, iter(train), calls, f"epoch {number}/{experiment.epochs}", profile)
+            rows = _train_epoch(train_steps, iter(train), calls, f"epoch {number}/{experiment.epochs}", profile)
             used, profile = waiting.usage() - before, None
-            seconds = used[0]
-            if not math.isfinite(loss):
-                raise UserError(
-                    f"the training loss of epoch {number} is {loss}; the last good state is kept in {folder / CHECKPOINTS}. "
-                    "Lower --learning_rate in a new --run_dir, or look for extreme values with tfrecords_builder show"
-                )
+            loss, size, waited = rows.sum(axis=0)
+            loss, seconds = loss / size, used[0]
+            if not math.isfinite(loss) or not all(np.isfinite(value).all() for value in model.get_weights()):
+                raise _diverged(experiment, folder, records, number, rows)
             share_batch_statistics(strategy, model)
             matrix, val_loss = measure(val)
             scores = metrics.scores(matrix, task.scheme.classes)
@@ -192,26 +191,40 @@ def fit(
 
 def _train_epoch(
     train_steps: Callable, iterator: Iterator, calls: list[np.ndarray], label: str, profile: Path | None = None
-) -> tuple[float, float]:
-    """Mean loss of an epoch over all that was learned from, and the seconds its data were waited for.
+) -> np.ndarray:
+    """Rows (steps, 3) of what `train_steps` returned, to the end of the epoch or soon after a sum that is not finite.
 
     Args:
         calls: For every call of `train_steps`, the number of batches of each of its steps.
         profile: Write a profile of a few calls there.
     """
-    totals, rows = np.zeros(3), tf.zeros((1, 3), tf.float64)
-    profiled = range(start := max(0, min(WARM_UP, len(calls) - PROFILED)), start + PROFILED) if profile else ()
+    found, rows = [], tf.zeros((1, 3), tf.float64)
+    first = max(0, min(WARM_UP, len(calls) - PROFILED))
     with progress(total=sum(map(len, calls)), unit="steps", desc=label, leave=False) as bar:
         for number, batches in enumerate(calls):
-            if profile and number == profiled.start:
+            if profile and number == first:
                 tf.profiler.experimental.start(str(profile))
             with tf.profiler.experimental.Trace("train", step_num=number, _r=1):
                 before, rows = rows, train_steps(iterator, tf.constant(batches), rows)
             # Never further ahead of the device than one call, and without a wait: this call began when that was done.
-            totals += before.numpy().sum(axis=0)
+            found.append(before.numpy())
+            if not np.isfinite(found[-1]).all():
+                break
             bar.update(len(batches))
-            if profile and number == min(profiled[-1], len(calls) - 1):
+            if profile and number == min(first + PROFILED, len(calls)) - 1:
                 rows.numpy()
                 tf.profiler.experimental.stop()
-    loss, size, waited = totals + rows.numpy().sum(axis=0)
-    return float(loss / size), float(waited)
+    return np.concatenate([*found[1:], rows.numpy()])
+
+
+def _diverged(experiment: Experiment, folder: Path, records: Records, epoch: int, rows: np.ndarray) -> UserError:
+    """What to tell of an epoch whose loss is not finite from some step on, or whose last step spoilt the weights."""
+    bad = np.flatnonzero(~np.isfinite(rows[:, 0]))
+    step = int(bad[0]) if len(bad) else len(rows) - 1
+    plan = _plan(experiment, records.count("train"))
+    batches = range(sum(plan[:step]), sum(plan[: step + 1]))
+    what = f"the loss of step {step + 1} is {rows[step, 0]}" if len(bad) else f"after step {step + 1} weights are not finite"
+    return UserError(
+        f"epoch {epoch}: {what}; {divergence.explain(experiment, records, epoch - 1, batches)}. "
+        f"The last good state is kept in {folder / CHECKPOINTS}"
+    )

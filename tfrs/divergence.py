@@ -1,0 +1,52 @@
+"""Why the loss of a step is not finite, as far as the batch can tell."""
+
+import numpy as np
+
+from tfrs import assemble, order, storage
+from tfrs.experiment import Experiment
+from tfrs.records import Records
+
+EXTREME = 100  # standard deviations from the mean of the band
+SHOWN = 8  # keys
+
+
+def explain(experiment: Experiment, records: Records, epoch: int, batches: range) -> str:
+    """The keys of batches of an epoch (from 0), and the likely cause of a loss that is not finite.
+
+    Which records a batch has is arithmetic (`order.order_of`), so nothing is carried through the training for this.
+    """
+    remote = experiment.sampling == "uniform" and experiment.read == "auto" and storage.is_remote(records.directory)
+    if experiment.read == "sequential" or remote:
+        return "which records were read cannot be told when they are read in sequence. " + _settings(experiment)
+    drawn = order.weights(records, "train", experiment.sampling)
+    batch = list(order.order_of(records.count("train"), experiment.batch_size, experiment.seed, epoch, drawn))
+    numbers = np.concatenate([numbers[weight > 0] for numbers, _, weight in batch[batches.start : batches.stop]])
+    found = {int(number): _extreme(experiment, records, int(number)) for number in numbers}
+    keys = [records.sample("train", number)["key"] for number in found]
+    shown = ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
+    number, (distance, where) = max(found.items(), key=lambda item: item[1][0])
+    if distance > EXTREME:
+        key = records.sample("train", number)["key"]
+        cause = f"{where} of {key} is {distance:.3g} standard deviations off its mean; leave that patch out of the records"
+    else:
+        cause = f"no value is more than {distance:.0f} standard deviations off its band's mean, so " + _settings(experiment)
+    return f"its records: {shown}. Likely cause: {cause}"
+
+
+def _settings(experiment: Experiment) -> str:
+    half = " or --mixed_precision=bfloat16, whose range is that of float32," if experiment.mixed_precision == "float16" else ""
+    return f"--learning_rate={experiment.learning_rate:g} is too high: lower it, or try --clip_norm=1{half} in a new --run_dir"
+
+
+def _extreme(experiment: Experiment, records: Records, number: int) -> tuple[float, str]:
+    """The largest distance of a record's values from the mean of their band, in standard deviations, and where it is."""
+    sample, found = records.sample("train", number), [(0.0, "")]
+    for name, sensor in assemble.sensors(experiment, records).items():
+        for band in sensor.bands:
+            values = sample[name][..., records.sensors[name].index((band,))[0], :, :].astype(np.float64)
+            values = values[~np.isnan(values)] if sensor.nodata is None else values[values != sensor.nodata]
+            statistics = records.statistics[name][band]
+            if values.size and statistics["mean"] is not None:
+                distance = np.abs(values - statistics["mean"]).max() / max(statistics["std"], 1e-12)
+                found.append((float(np.nan_to_num(distance, nan=np.inf, posinf=np.inf)), f"{name} {band}"))
+    return max(found)
