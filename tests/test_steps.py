@@ -154,7 +154,7 @@ def trained(tmp_path_factory):
     names = json.dumps(sorted({*CASES, *CASES.values()}))
     command = [sys.executable, "-c", REPLICAS, names]
     folder = tmp_path_factory.mktemp("replicas")
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=400)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tfrs import assemble, pipeline
+from tfrs import assemble, order, storage
 from tfrs.experiment import Experiment
 from tfrs.records import Records
 
@@ -13,12 +13,14 @@ SHOWN = 8  # keys
 def explain(experiment: Experiment, records: Records, epoch: int, batches: range) -> str:
     """The keys of batches of an epoch (from 0), and the likely cause of a loss that is not finite.
 
-    Which records a batch has is arithmetic (`pipeline.order_of`), so nothing is carried through the training for this.
+    Which records a batch has is arithmetic (`order.order_of`), so nothing is carried through the training for this.
     """
-    if experiment.read != "random":
-        return "which records were read cannot be told with --read=sequential. " + _settings(experiment)
-    order = list(pipeline.order_of(records.count("train"), experiment.batch_size, experiment.seed, epoch))
-    numbers = np.concatenate([order[batch][0][order[batch][1]] for batch in batches])
+    remote = experiment.sampling == "uniform" and experiment.read == "auto" and storage.is_remote(records.directory)
+    if experiment.read == "sequential" or remote:
+        return "which records were read cannot be told when they are read in sequence. " + _settings(experiment)
+    drawn = order.weights(records, "train", experiment.sampling)
+    batch = list(order.order_of(records.count("train"), experiment.batch_size, experiment.seed, epoch, drawn))
+    numbers = np.concatenate([numbers[weight > 0] for numbers, _, weight in batch[batches.start : batches.stop]])
     found = {int(number): _extreme(experiment, records, int(number)) for number in numbers}
     keys = [records.sample("train", number)["key"] for number in found]
     shown = ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
