@@ -28,7 +28,7 @@ def trained(monkeypatch):
         (each.folder / "report.json").write_text(json.dumps(scores | ({"heads": heads} if kind == "dual" else {})))
         return True
 
-    monkeypatch.setattr(sweep, "_train", train)
+    monkeypatch.setattr(sweep, "train", train)
     return asked, failing
 
 
