@@ -1,6 +1,7 @@
 """Train, evaluate and export a scene classifier."""
 
 from tfrs import command, flags
+from tfrs.launch import launch
 
 USAGE = """
 Train a scene classifier on records, score it on their test split and export it.
@@ -9,17 +10,13 @@ Train a scene classifier on records, score it on their test split and export it.
   python -m experiments.classify --flagfile=runs/<run>/flags.txt
 
 The run's folder holds flags.txt, checkpoints/, tensorboard/, history.csv, report.json, report.md, figures and export/.
-An interrupted run continues when the same command is given again.
+An interrupted run continues when the same command is given again; --folds=10 trains and scores each of ten folds.
 """
 
 
 def main(arguments: list[str]) -> None:
     command.no_arguments(arguments)
-    command.import_tensorflow()
-    from tfrs import train
-
-    scores = train.run(flags.experiment(), "classify")
-    print(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    launch("classify")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Train, evaluate and export a network of windows: water, built-up and other per pixel, and the class of the patch."""
 
 from tfrs import command, flags
+from tfrs.launch import launch
 
 USAGE = """
 Train SatImNet's CNN-dual on 5x5 windows of patches with a label of EuroSAT's classes: for every pixel water, built-up or other,
@@ -18,11 +19,7 @@ An interrupted run continues when the same command is given again.
 
 def main(arguments: list[str]) -> None:
     command.no_arguments(arguments)
-    command.import_tensorflow()
-    from tfrs import train
-
-    scores = train.run(flags.experiment(), "dual")
-    print(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    launch("dual")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from tfrs import command, flags
 from tfrs.experiment import SEGMENT
+from tfrs.launch import launch
 
 USAGE = """
 Train a segmentation model on records with maps of classes, score it on their test split and export it.
@@ -12,17 +13,13 @@ The defaults are those of Wenger et al. 2022, Table 2.
   python -m experiments.segment --records=records/sen12ms --input=s1s2 --ignore=Savanna --label_smoothing=0.1
 
 The run's folder holds flags.txt, checkpoints/, tensorboard/, history.csv, report.json, report.md, figures and export/.
-An interrupted run continues when the same command is given again.
+An interrupted run continues when the same command is given again; --folds=10 trains and scores each of ten folds.
 """
 
 
 def main(arguments: list[str]) -> None:
     command.no_arguments(arguments)
-    command.import_tensorflow()
-    from tfrs import train
-
-    scores = train.run(flags.experiment(), SEGMENT)
-    print(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    launch(SEGMENT)
 
 
 if __name__ == "__main__":

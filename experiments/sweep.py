@@ -6,7 +6,7 @@ from absl import flags
 
 from tfrs import command
 from tfrs.errors import UserError
-from tfrs.flags import define, experiment
+from tfrs.flags import define, given
 
 USAGE = """
 Train a run for every combination of the values of --grid, and write one table: sweep.md and sweep.csv in --run_dir.
@@ -26,12 +26,13 @@ def main(arguments: list[str]) -> None:
     from tfrs import sweep
 
     values = flags.FLAGS
-    settings = dict(line.removeprefix("--").split("=", 1) for line in experiment().to_flags().splitlines())
     # Only what was given: the defaults are those of the experiment's own command.
-    fixed = {name: text for name, text in settings.items() if values[name].present and name != "run_dir"}
+    fixed = {name: text for name, text in given().items() if name != "run_dir"}
     varied = sweep.parse_grid(values.grid)
     if both := sorted(set(fixed) & set(varied)):
         raise UserError(f"--{both[0]} is given, and stands in --grid too; leave out one of them")
+    if "folds" in fixed and "fold" not in {**fixed, **varied}:
+        raise UserError("--folds in a sweep: say which with --fold, or add --grid fold=0,1,2 for repetitions")
     print(sweep.run(Path(values.run_dir or f"runs/sweep-{values.experiment}"), values.experiment, fixed, varied))
 
 

@@ -65,7 +65,7 @@ def records(experiment: Experiment) -> Records:
     found = selection.where(Records(experiment.records), experiment.where)
     if experiment.folds:
         return folds.split(found, experiment.folds, experiment.fold, experiment.seed)
-    if experiment.fold:
+    if experiment.fold >= 0:
         raise UserError(f"--fold={experiment.fold} needs --folds, the number of them")
     return found
 

@@ -66,7 +66,7 @@ class Experiment:
         "cross-validation: divide the records of all splits anew into so many folds, class by class, with --seed; "
         "--fold is test, the next one val, the others train; statistics stay those of the manifest. 0: the records' splits",
     )
-    fold: int = _setting(0, "number of the fold that is test, from 0")
+    fold: int = _setting(-1, "number of the fold that is test, from 0; -1: each, in a run of its own below --run_dir")
     run_dir: str = _setting("", "folder of the run; empty: runs/<experiment>-<model>-<input>-<time>")
     task: str = _setting(
         "",

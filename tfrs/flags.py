@@ -23,6 +23,12 @@ def define(**defaults) -> None:
         _DEFINE[type(setting.default)](setting.name, default, setting.metadata["help"])
 
 
+def given() -> dict[str, str]:
+    """The settings that flags or a flag file name, as text; all others have the command's defaults."""
+    settings = dict(line.removeprefix("--").split("=", 1) for line in experiment().to_flags().splitlines())
+    return {name: text for name, text in settings.items() if flags.FLAGS[name].present}
+
+
 def experiment() -> Experiment:
     """The settings that were given as flags."""
     values = {setting.name: flags.FLAGS[setting.name].value for setting in fields(Experiment)}

@@ -106,7 +106,7 @@ def run(folder: Path, kind: str, fixed: Mapping[str, str], varied: Mapping[str, 
     failed = []
     for number, each in enumerate(runs, 1):
         print(f"run {number} of {len(runs)}: {each.folder}", flush=True)
-        if not is_finished(each.folder) and not _train(each, kind, fixed):
+        if not is_finished(each.folder) and not train(each, kind, fixed):
             failed.append(each)
     finished = [each for each in runs if each not in failed]
     table = repeats.rows((_configuration(each), each.scores()) for each in finished)
@@ -126,7 +126,7 @@ def _configuration(each: Run) -> dict[str, str]:
     return {name: value for name, value in each.values.items() if name not in REPEATS}
 
 
-def _train(each: Run, kind: str, fixed: Mapping[str, str]) -> bool:
+def train(each: Run, kind: str, fixed: Mapping[str, str]) -> bool:
     """Train and score a run in another process, or go on where it was interrupted; whether it finished.
 
     A process of its own, since TensorFlow keeps devices, precision and memory of a run to the end of the process.
