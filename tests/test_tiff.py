@@ -163,6 +163,12 @@ def test_anything_else_goes_to_gdal(path, options):
     assert_read(path, direct=False)
 
 
+def test_large_lzw_files_go_to_gdal(path):
+    for factor, direct in ((8, True), (16, False)):
+        write(path, IMAGE.repeat(factor, 1).repeat(factor, 2), compress="lzw")
+        assert_read(path, direct=direct)
+
+
 def test_without_imagecodecs_large_deflated_files_and_lzw_go_to_gdal(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     for cached in (tiff._codecs, tiff._layout):
