@@ -59,6 +59,12 @@ def test_it_goes_on_with_the_folds_that_are_left(trained, tmp_path):
     assert asked == [1]
 
 
+def test_two_folds_are_too_few(trained, tmp_path):
+    with pytest.raises(UserError, match="--folds=2: give at least 3"):
+        run(tmp_path, folds=2)
+    assert not trained[0]
+
+
 def test_each_head_has_its_scores(trained, tmp_path):
     text = run(tmp_path, kind="dual")
     assert "| Fold | Average F1 covers | Overall accuracy covers | Average F1 eurosat | Overall accuracy eurosat |" in text

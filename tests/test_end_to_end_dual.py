@@ -71,7 +71,7 @@ def truth(sample):
 
 def settings(records, folder, **changes):
     given = {"task": "dual", "model": "cnn_dual", "input": "s2_10m", "optimizer": "sgd", "learning_rate": 0.01, "decay": 0.0}
-    given |= {"batch_size": 8, "epochs": 1, "windows": 16, **changes}
+    given |= {"batch_size": 8, "epochs": 2, "windows": 16, **changes}
     return Experiment(records=str(records.directory), run_dir=str(folder), **given)
 
 
@@ -127,8 +127,7 @@ def test_card_names_both_outputs(run):
 
 def test_interrupted_run_draws_the_windows_it_would_have_drawn(run, tmp_path, monkeypatch):
     """Interrupted in its second epoch."""
-    records, *_ = run
-    at_once = train.run(settings(records, tmp_path / "whole", epochs=2), "dual")
+    records, _, at_once = run
     real, calls = train.metrics.scores, []
 
     def scores(*arguments):
@@ -139,8 +138,8 @@ def test_interrupted_run_draws_the_windows_it_would_have_drawn(run, tmp_path, mo
 
     monkeypatch.setattr(train.metrics, "scores", scores)
     with pytest.raises(KeyboardInterrupt):
-        train.run(settings(records, tmp_path / "parts", epochs=2), "dual")
-    assert train.run(settings(records, tmp_path / "parts", epochs=2), "dual") == at_once
+        train.run(settings(records, tmp_path / "parts"), "dual")
+    assert train.run(settings(records, tmp_path / "parts"), "dual") == at_once
 
 
 def test_only_patches_called_water_or_built_up_are_segmented(run, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrs import sweep
+from tfrs import folds, sweep
 from tfrs.experiment import REPORT, Experiment
 from tfrs.repeats import SHOWN, spread
 from tfrs.storage import write_text
@@ -22,8 +22,9 @@ def run(experiment: Experiment, kind: str, given: Mapping[str, str]) -> str:
         given: The settings to be handed to it.
 
     Raises:
-        UserError: A fold failed, or the folder belongs to another cross-validation.
+        UserError: A fold failed, there are too few, or the folder belongs to another cross-validation.
     """
+    folds.check(experiment.folds)
     bands = "".join(c if c.isalnum() or c == "_" else "-" for c in experiment.input)
     folder = Path(experiment.run_dir or f"runs/{kind}-{experiment.model}-{bands}-{experiment.folds}_folds")
     varied = {"fold": [str(fold) for fold in range(experiment.folds)]}

@@ -20,8 +20,7 @@ def split(records: Records, folds: int, fold: int, seed: int) -> Records:
     Raises:
         UserError: There are fewer than three folds, fewer patches than folds, or no fold of this number.
     """
-    if folds < 3:
-        raise UserError(f"--folds={folds}: give at least 3, one each to test, to choose the epoch, and to train on")
+    check(folds)
     if not 0 <= fold < folds:
         raise UserError(f"--fold={fold}: the {folds} folds are numbered 0 to {folds - 1}")
     tables = [records.index(name) for name in records.splits]
@@ -40,6 +39,12 @@ def split(records: Records, folds: int, fold: int, seed: int) -> Records:
     }
     said = f"fold {fold} of {folds} with seed {seed}"
     return records.with_splits(chosen, "; ".join(filter(None, [records.selection, said])))
+
+
+def check(folds: int) -> None:
+    """Raise a UserError where there are too few folds."""
+    if folds < 3:
+        raise UserError(f"--folds={folds}: give at least 3, one each to test, to choose the epoch, and to train on")
 
 
 def assign(records: Records, column: Callable[[str], np.ndarray], folds: int, seed: int) -> np.ndarray:
