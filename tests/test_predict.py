@@ -166,7 +166,7 @@ def test_names_of_maps(tmp_path):
 
 
 def test_interrupted_command_leaves_nothing(folder, tmp_path):
-    big = write(tmp_path / "big.tif", scene(1500, 1500), names=BANDS)
+    big = write(tmp_path / "big.tif", scene(2500, 2500), names=BANDS)
     (tmp_path / "out").mkdir()
     command = [sys.executable, "-m", "experiments.predict", f"--export={folder}/export", f"--scene=s2={big}"]
     command += [f"--output={tmp_path}/out/map.tif", "--window=16", "--batch_size=1"]
@@ -176,5 +176,5 @@ def test_interrupted_command_leaves_nothing(folder, tmp_path):
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted" in error
+    assert process.returncode == 130 and "interrupted" in error, error
     assert not any((tmp_path / "out").iterdir())

@@ -10,6 +10,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 import tifffile
+from rio_cogeo.cogeo import cog_validate
 from small_scene import PLACE, UTM
 
 from tfrs.areas import pixel_areas
@@ -186,14 +187,13 @@ def test_nothing_is_left_of_a_map_that_fails(tmp_path):
 
 
 def test_large_maps_are_cloud_optimized_with_overviews(tmp_path):
-    validate = pytest.importorskip("rio_cogeo").cog_validate
     side = 1100
     values = np.zeros((14, side, side), np.float32)
     values[3] = 1
     rows = [Rows(0, values, np.ones((side, side), bool), {"s2": np.ones((3, side, side), np.uint16)}, 1)]
     write_map(tmp_path / "map.tif", rows, Grid(UTM, PLACE, side, side), 1, card(MULTISENGE), Extras(uncertainty=True))
     for name in ("map.tif", "map_uncertainty.tif"):
-        valid, errors, warnings = validate(str(tmp_path / name), strict=True)
+        valid, errors, warnings = cog_validate(str(tmp_path / name), strict=True)
         assert valid, (errors, warnings)
         with rasterio.open(tmp_path / name) as file:
             assert file.overviews(1) and file.block_shapes[0] == (512, 512)

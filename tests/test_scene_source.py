@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import rasterio.shutil
 from small_scene import write
 
 from tfrs.errors import UserError
@@ -93,10 +94,13 @@ def test_the_real_scene(shared):
     assert product(str(folder)) == Product("L2A", 9999)
 
 
-@pytest.mark.parametrize("member", [False, True])
-def test_raster_with_band_names(tmp_path, member):
+@pytest.mark.parametrize("form", ["tif", "zip", "vrt"])
+def test_raster_with_band_names(tmp_path, form):
     path = write(tmp_path / "image.tif", np.ones((3, 4, 4), np.uint16), names=("B2", "Band 8A", "cloud"))
-    if member:
+    if form == "vrt":
+        rasterio.shutil.copy(path, tmp_path / "image.vrt", driver="VRT")
+        path = tmp_path / "image.vrt"
+    if form == "zip":
         with zipfile.ZipFile(tmp_path / "image.zip", "w") as file:
             file.write(path, "deep/image.tif")
         path = tmp_path / "image.zip"

@@ -80,7 +80,7 @@ def header(path: str) -> Header:
         UserError: The file is missing or no raster.
     """
     try:
-        with warnings.catch_warnings(), rasterio.Env(**_OPTIONS), rasterio.open(path) as source:
+        with warnings.catch_warnings(), rasterio.open(path) as source:  # with sidecar files: CRS and names may stand there
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             grid = Grid(source.crs.to_string() if source.crs else "", source.transform[:6], source.height, source.width)
             return Header(grid, source.dtypes[0], source.nodata, tuple(name or "" for name in source.descriptions))

@@ -156,12 +156,13 @@ def records(
     return figure
 
 
-def scene(image: np.ndarray, ids: np.ndarray, legend: Scheme, title: str, pixel: float | None) -> Figure:
+def scene(image: np.ndarray, ids: np.ndarray, legend: Scheme, shares: np.ndarray, title: str, pixel: float | None) -> Figure:
     """A scene beside its map, with the share of each class, largest first, and a scale bar.
 
     Args:
         image: Displayable (H', W', 3) or (H', W') in 0..1; of the same ground as the map, in other pixels maybe.
         ids: Class ids (H, W) in uint8, `IGNORE` where there are no data.
+        shares: Of each class (classes,).
         pixel: Metres of a pixel of the map; None where it has no place.
     """
     height, width = ids.shape
@@ -174,9 +175,8 @@ def scene(image: np.ndarray, ids: np.ndarray, legend: Scheme, title: str, pixel:
     figure.suptitle(title)
     if pixel:
         _scale_bar(right, width, pixel)
-    counts = np.bincount(ids.ravel(), minlength=IGNORE + 1)[: len(legend.classes)]
-    order = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
-    labels = [f"{legend.classes[i]} {100 * counts[i] / counts.sum():.1f} %" for i in order]
+    order = [i for i in np.argsort(-shares, kind="stable").tolist() if shares[i]]
+    labels = [f"{legend.classes[i]} {100 * shares[i]:.1f} %" for i in order]
     handles = [
         Patch(facecolor=f"#{legend.colors[i]}", edgecolor="0.3", linewidth=0.5, label=label)
         for i, label in zip(order, labels, strict=True)

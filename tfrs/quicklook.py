@@ -70,12 +70,13 @@ def sample(samples: Samples, part: Rows, ids: np.ndarray) -> None:
     samples.scene.append(np.where(part.known[np.ix_(rows // cell, columns // cell)], shown, np.nan))
 
 
-def write(path: Path, samples: Samples) -> None:
-    """Write `<map>_quicklook.png`: scene and map side by side, legend with shares, scale bar."""
+def write(path: Path, samples: Samples, shares: np.ndarray) -> None:
+    """Write `<map>_quicklook.png`: scene and map side by side, legend with the share of each class (classes,), scale bar."""
     from tfrs import plots
 
     with replacing(beside(path, "quicklook", ".png")) as temporary:
-        image = plots.displayable(np.concatenate(samples.scene, axis=1)[None])[0]
+        image = np.concatenate(samples.scene, axis=1)
+        image = plots.displayable(image[None] if np.isfinite(image).any() else np.zeros_like(image[None]))[0]
         ids = np.concatenate(samples.ids)
-        figure = plots.scene(image, ids, samples.legend, path.stem, samples.pixel and samples.pixel * samples.step)
+        figure = plots.scene(image, ids, samples.legend, shares, path.stem, samples.pixel and samples.pixel * samples.step)
         plots.save(figure, temporary)

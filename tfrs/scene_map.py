@@ -90,10 +90,11 @@ def write_map(path: Path, rows: Iterable[Rows], grid: Grid, cell: int, card: Map
                 put(part.first, np.where(part.known, np.rint(found[name] / STEP), NO_VALUE).astype(np.int16))
             areas.count(tables, part.first, ids, drops)
             quicklook.sample(picture, part, ids)
+        shares = tables.pixels / max(tables.pixels.sum(), 1)
         areas.write(path, tables, classes)
-        quicklook.write(path, picture)
+        quicklook.write(path, picture, shares)
         legend.write(path, classes)
-    return tables.pixels / max(tables.pixels.sum(), 1)
+    return shares
 
 
 def entropy(probabilities: np.ndarray, task: str) -> np.ndarray:

@@ -114,7 +114,7 @@ def bands(
         UserError: A raster cannot be read, or placed.
     """
     with contextlib.ExitStack() as stack, _told(places[0][0]):
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"))
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         sources = {path: stack.enter_context(_placed(path, grid, resampling, nodata)) for path, _ in places}
