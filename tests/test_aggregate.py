@@ -6,9 +6,9 @@ import sklearn.metrics
 import tensorflow as tf
 
 from tfrs import aggregate
-from tfrs.aggregate import Aggregate, Dual
+from tfrs.aggregate import DUAL, Aggregate, Dual
 from tfrs.errors import UserError
-from tfrs.labels import DUAL, EUROSAT, IGNORE, MERGES, WATER_BUILT_UP
+from tfrs.labels import EUROSAT, IGNORE, MERGES, WATER_BUILT_UP
 from tfrs.pipeline import finish
 from tfrs.window_samples import cut_windows
 

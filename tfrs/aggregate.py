@@ -7,12 +7,15 @@ import tensorflow as tf
 
 from tfrs import losses
 from tfrs.errors import UserError
-from tfrs.labels import DUAL, EUROSAT, IGNORE, MASKS, WATER_BUILT_UP, merged_ids
+from tfrs.labels import EUROSAT, IGNORE, MASKS, WATER_BUILT_UP, Scheme, merged_ids
 from tfrs.records import Records
 from tfrs.segmentation import Segmentation
 from tfrs.tasks import known_scheme
 
 COVERS = len(WATER_BUILT_UP.classes)
+# The class of every pixel and that of the patch around it, side by side, as CNN-dual gives them.
+_CLASSES, _COLORS = WATER_BUILT_UP.classes + EUROSAT.classes, WATER_BUILT_UP.colors + EUROSAT.colors
+DUAL = Scheme("dual", _CLASSES, tuple(range(1, 1 + len(_CLASSES))), _COLORS)
 
 
 @dataclass(frozen=True)

@@ -225,17 +225,6 @@ MULTISENGE_URBAN = _scheme(
 # The aggregation classes of SatImNet (Syrris et al. 2020, section 3.1); colours ours.
 WATER_BUILT_UP = _scheme("water_built_up", [(1, "Water", "1c6dd0"), (2, "Built-up", "c8102e"), (3, "Other", "e6e6dc")])
 
-# Its two outputs side by side, as CNN-dual has them: the class of every pixel, and the class of the patch around it.
-DUAL = _scheme(
-    "dual",
-    [
-        (number, name, color)
-        for number, (name, color) in enumerate(
-            zip(WATER_BUILT_UP.classes + EUROSAT.classes, WATER_BUILT_UP.colors + EUROSAT.colors, strict=True), start=1
-        )
-    ],
-)
-
 _SCHEMES = (IGBP, IGBP_SIMPLIFIED, DFC2020, EUROSAT, BIGEARTHNET_43, BIGEARTHNET_19, MULTISENGE, MULTISENGE_URBAN)
 SCHEMES = {scheme.name: scheme for scheme in (*_SCHEMES, WATER_BUILT_UP)}
 

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from tfrs.aggregate import Aggregate, Dual
+from tfrs.aggregate import DUAL, Aggregate, Dual
 from tfrs.errors import UserError
-from tfrs.labels import DUAL, EUROSAT, WATER_BUILT_UP
+from tfrs.labels import EUROSAT, WATER_BUILT_UP
 from tfrs.models.build import build, build_segmenter
 from tfrs.sensors import resolve, select, sentinel2
 from tfrs.tasks import SingleLabel
