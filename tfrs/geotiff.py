@@ -22,8 +22,8 @@ from tfrs.errors import BadPatch, UserError
 _OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
 
 # Of GDAL's cache of blocks, which takes a twentieth of the machine's memory otherwise. A row of 1024-pixel blocks of a whole
-# Sentinel-2 tile in ten bands is 225 MB.
-CACHE_MB = 384
+# Sentinel-2 tile in ten bands is 225 MB. In bytes: rasterio sets a small number as it is, and blocks are decoded at each read.
+CACHE_BYTES = 384 << 20
 
 RESAMPLING = ("nearest", "bilinear", "cubic")
 
@@ -248,7 +248,7 @@ def rows(
         "crs": grid.crs or None,
         "transform": rasterio.Affine(*grid.transform) if grid.crs else None,
     }
-    with _told(path), warnings.catch_warnings(), rasterio.Env(**_OPTIONS, GDAL_CACHEMAX=CACHE_MB):
+    with _told(path), warnings.catch_warnings(), rasterio.Env(**_OPTIONS, GDAL_CACHEMAX=CACHE_BYTES):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(str(path), "w", **{**options, **profile}) as target:
             if colors:  # before the pixels: afterwards, the file would not say that it has a palette
@@ -270,7 +270,7 @@ def copy(source: str | os.PathLike, target: str | os.PathLike, **options) -> Non
     Args:
         options: `driver`, and creation options that GDAL has for it.
     """
-    with _told(target), warnings.catch_warnings(), rasterio.Env(**_OPTIONS, GDAL_CACHEMAX=CACHE_MB):
+    with _told(target), warnings.catch_warnings(), rasterio.Env(**_OPTIONS, GDAL_CACHEMAX=CACHE_BYTES):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         rasterio.shutil.copy(str(source), str(target), **options)
 

@@ -17,7 +17,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from tfrs.errors import BadPatch, UserError
-from tfrs.geotiff import CACHE_MB, Grid
+from tfrs.geotiff import CACHE_BYTES, Grid
 
 _lock = threading.Lock()  # a GDAL data set serves one thread at a time
 
@@ -114,7 +114,7 @@ def bands(
         UserError: A raster cannot be read, or placed.
     """
     with contextlib.ExitStack() as stack, _told(places[0][0]):
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         sources = {path: stack.enter_context(_placed(path, grid, resampling, nodata)) for path, _ in places}
