@@ -73,14 +73,15 @@ def measure(export: str, paths: dict, white: float | None, output: str) -> dict:
     with opened(scene) as read:
         size = min(rows.size, scene.grid.height)
         images, _ = read(0, 0, size, size)
-    batch = {name: image[None].repeat(tiling.batch, 0) for name, image in images.items()}
+    together = predict.batch_size(tiling, rows)
+    batch = {name: image[None].repeat(together, 0) for name, image in images.items()}
     model.run(batch)
 
     def in_memory() -> float:
         start, done = time.perf_counter(), 0
         while time.perf_counter() - start < SECONDS:
             model.run(batch)
-            done += tiling.batch
+            done += together
         return done / (time.perf_counter() - start)
 
     before = in_memory()
