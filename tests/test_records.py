@@ -1,3 +1,4 @@
+import functools
 import json
 import shutil
 import struct
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_records import write_records
 
-from tfrs import records
+from tfrs import pipeline, records, tasks
 from tfrs.errors import UserError
 from tfrs.records import Records
 
@@ -210,3 +211,33 @@ def test_joined_tables_hold_the_longest_key(built):
     assert parts[0].dtype["key"].itemsize < parts[-1].dtype["key"].itemsize
     keys = [sample["key"] for split in ("val", "train") for sample in found.samples(split)]
     assert [key.decode() for key in records.concatenate(parts, found.schema)["key"]] == keys
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda shard: shard.write_bytes(shard.read_bytes()[:-1]), "bytes, but the manifest says .* verify .* --repair"),
+        (lambda shard: shard.unlink(), ": 0 bytes, but the manifest says"),
+    ],
+)
+def test_a_shard_that_is_not_whole_is_told_before_training(copied, damage, message):
+    found = Records(copied)
+    task = tasks.create("single_label", found.schema, threshold=0.1, inclusive=False, label_smoothing=0.0)
+    load = functools.partial(pipeline.load, found, inputs="s1", task=task, batch_size=2)
+    load("train")
+    damage(found.shards("train")[1])
+    with pytest.raises(UserError, match=f"{found.shards('train')[1].name}{message}" if message[0] == ":" else message):
+        load("train")
+    load("val")
+
+
+def test_damaged_indexes_are_told(copied):
+    path = copied / "index-train.npy"
+    table = np.load(path)
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"index-train.npy: damaged .*delete it"):
+        Records(copied).index("train")
+    table["shard"][-1] += 1
+    np.save(path, table)
+    with pytest.raises(UserError, match=r"index-train.npy: of another build, .*delete it"):
+        Records(copied).index("train")

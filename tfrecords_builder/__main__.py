@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import os
 import signal
 import sys
@@ -61,6 +62,8 @@ flags.DEFINE_float(
     lower_bound=0,
     upper_bound=1,
 )
+for _name in ("shard_mb", "max_bad_fraction"):  # NaN is below no bound
+    flags.register_validator(_name, math.isfinite, "give a number")
 flags.DEFINE_enum("runner", "local", ["local", "beam"], "local: --workers processes of this machine; beam: Apache Beam")
 flags.DEFINE_string("beam_options", "", "options of Beam, e.g. '--runner=FlinkRunner --flink_master=host:8081' (direct runner)")
 flags.DEFINE_integer("task_index", None, "write only the shards of this task, counted from 0, of --task_count", lower_bound=0)
@@ -131,7 +134,9 @@ def _check_flags() -> None:
         raise UserError("--repair belongs to the sub-command verify; an interrupted build continues by itself")
     if FLAGS.beam_options and FLAGS.runner != "beam":
         raise UserError("--beam_options without --runner=beam")
-    if FLAGS.task_index is not None and FLAGS.task_index >= (FLAGS.task_count or 0):
+    if FLAGS.task_index is not None and not FLAGS.task_count:
+        raise UserError(f"--task_index={FLAGS.task_index} needs --task_count, the number of tasks")
+    if FLAGS.task_index is not None and FLAGS.task_index >= FLAGS.task_count:
         raise UserError(
             f"--task_index={FLAGS.task_index} with --task_count={FLAGS.task_count}; tasks count from 0 to that less 1"
         )

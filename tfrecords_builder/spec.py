@@ -70,6 +70,10 @@ def begin(folder: Path, wanted: dict) -> None:
     path = folder / FILE
     with lock.turn(folder / f"{FILE}.{lock.LOCK}"):
         if path.exists():
-            refuse_other(folder.parent, json.loads(path.read_text()), wanted)
+            try:
+                found = json.loads(path.read_text())
+            except ValueError as error:
+                raise UserError(f"{path}: damaged ({error}); build again with --overwrite") from error
+            refuse_other(folder.parent, found, wanted)
         else:
             metadata.write_json(path, wanted)

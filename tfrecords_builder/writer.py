@@ -185,10 +185,13 @@ def finish(build: Build) -> None:
 
 def finished(task: ShardTask) -> dict | None:
     """What is known of a shard that is written, None of another."""
-    if not task.result.exists():
+    shard = task.directory / task.name
+    try:
+        result = json.loads(task.result.read_text())
+        np.load(task.index, mmap_mode="r")
+        return result if shard.stat().st_size == result["bytes"] else None
+    except (FileNotFoundError, ValueError, EOFError):  # a power failure leaves empty files
         return None
-    shard, result = task.directory / task.name, json.loads(task.result.read_text())
-    return result if shard.exists() and shard.stat().st_size == result["bytes"] else None
 
 
 def _tasks(dataset: Dataset, root: Path, directory: Path, splits: dict, shard_mb: float) -> list[ShardTask]:

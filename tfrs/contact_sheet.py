@@ -26,6 +26,7 @@ def choose(records: Records, split: str, *, count: int, keys: list[str], seed: i
     Raises:
         UserError: The split is unknown or empty, or has no record with a key.
     """
+    records.check_files(split)
     table = records.index(split)
     if not len(table):
         raise UserError(f"{records.directory}: split {split!r} has no record" + " of the selection" * bool(records.selection))

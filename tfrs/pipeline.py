@@ -70,6 +70,7 @@ def load(
     records.schema.check_sizes([*sensors, *maps])
     if not (count := records.count(split)):
         raise UserError(f"{records.directory}: split {split!r} has no record" + " of the selection" * bool(records.selection))
+    records.check_files(split)
     if batch_size < 1 or batch_size % worker[1]:
         raise UserError(f"a batch of {batch_size} cannot be shared by {worker[1]} workers; give a multiple of {worker[1]}")
     if augment and seed is None:

@@ -177,6 +177,11 @@ class Records:
             split: [self.directory / shard["name"] for shard in content["shards"]]
             for split, content in self.manifest["splits"].items()
         }
+        self._bytes = {
+            self.directory / shard["name"]: shard["bytes"]
+            for content in self.manifest["splits"].values()
+            for shard in content["shards"]
+        }
         self._tables: dict[str, np.ndarray] = {}
         # Descriptors are limited (often 1,024) and a large set has more shards, so only the latest stay mapped.
         self.open = functools.lru_cache(maxsize=256)(open_shard)
@@ -230,13 +235,30 @@ class Records:
         """Bytes of a shard, memory-mapped."""
         return self.open(self.shards(split)[number])
 
+    def check_files(self, split: str) -> None:
+        """See that all shards of a split are there, and as long as they were written.
+
+        Raises:
+            UserError: One is not.
+        """
+        for path in self.shards(split):
+            size = path.stat().st_size if path.exists() else 0
+            if size != self._bytes[path]:
+                raise UserError(
+                    f"{path}: {size:,} bytes, but the manifest says {self._bytes[path]:,}; copy it again, or build it again: "
+                    f"python -m tfrecords_builder verify {self.directory} --repair"
+                )
+
     @functools.lru_cache(maxsize=8)
     def index(self, split: str) -> np.ndarray:
         """One row per record (columns: `index_shard`), memory-mapped; rebuilt from the shards if the file is gone."""
         if split in self._tables:
             return self._tables[split]
         path = self.directory / index_name(split)
-        table = np.load(path, mmap_mode="r") if path.exists() else None
+        try:
+            table = np.load(path, mmap_mode="r") if path.exists() else None
+        except (ValueError, EOFError) as error:
+            raise UserError(f"{path}: damaged ({error}); delete it to have it rebuilt") from error
         if table is not None and table.dtype.names != common_dtype([], self.schema).names:
             print(f"{path} is of an older version, so the shards are scanned each time; write it anew with verify --repair")
             table = None
@@ -245,6 +267,8 @@ class Records:
             return concatenate(parts, self.schema)
         if len(table) != self.count(split):
             raise UserError(f"{path}: {len(table)} rows for {self.count(split)} records; delete it to have it rebuilt")
+        if len(table) and table["shard"][-1] != len(self.shards(split)) - 1:
+            raise UserError(f"{path}: of another build, with {table['shard'][-1] + 1} shards; delete it to have it rebuilt")
         return table
 
     def sample(self, split: str, number: int) -> dict:

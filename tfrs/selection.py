@@ -32,9 +32,9 @@ HELP = (
     "A value with a comma is quoted: '\"labels=Groves, Hedges\"'"
 )
 _CONDITION = re.compile(r"\s*(\w+)\s*(!?=)(.+)")
-_SHARE = re.compile(r"(.+?)\s*(>=|<=|>|<)\s*(\d*\.?\d+)")
+_SHARE = re.compile(r"(.+?)\s*(>=|<=|>|<)\s*(\d*\.?\d+(?:e-?\d+)?)")
 _COMPARE = {">=": np.greater_equal, "<=": np.less_equal, ">": np.greater, "<": np.less}
-_DAY = re.compile(r"\d{4}(-\d\d(-\d\d)?)?")
+_DAY = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?")
 
 # From an index to the mask of its records that a value of a condition names.
 Test = Callable[[np.ndarray], np.ndarray]
@@ -156,6 +156,8 @@ def _labels(records: Records, name: str) -> Callable[[str], Test]:
 def _fractions(records: Records, name: str) -> Callable[[str], Test]:
     def test(value: str) -> Test:
         match = _SHARE.fullmatch(value)
+        if not match and (sign := re.search("[<>]=?", value)):
+            raise UserError(f"--where has {name}={value}; after {sign[0]} stands a share from 0 to 1, e.g. {sign[0]}0.5")
         label, sign, share = match.groups() if match else (value, ">", "0")
         number = _class(records, name, label)
         return lambda table: _COMPARE[sign](table[name][:, number], np.float32(share))
@@ -169,6 +171,8 @@ def _date(name: str) -> Callable[[str], Test]:
         last = last if dots else first
         if not (first or last) or any(day and not _DAY.fullmatch(day) for day in (first, last)):
             raise UserError(f"--where has {name}={value}; give 2017, 2017-06, 2017-06-13, or FROM..TO of such")
+        if last and first[: len(last)] > last[: len(first)]:
+            raise UserError(f"--where has {name}={value}, which ends before it begins")
         low, high = first.encode(), last.encode()
 
         def within(day: bytes) -> bool:  # a month or year compares as far as it goes, so it is in as a whole
@@ -189,7 +193,9 @@ def _area(size: int) -> Callable[[str], Test]:
         except ValueError as error:
             raise UserError(f"--where has area={value}; give WEST:SOUTH:EAST:NORTH in degrees, or EPSG:... before") from error
         if not (west < east and south < north):
-            raise UserError(f"--where has area={value}, which is empty; give WEST:SOUTH:EAST:NORTH")
+            raise UserError(
+                f"--where has area={value}, which is empty; give WEST:SOUTH:EAST:NORTH (across 180 degrees two, with |)"
+            )
 
         def inside(table: np.ndarray) -> np.ndarray:
             a, b, c, d, e, f = table["transform"].T

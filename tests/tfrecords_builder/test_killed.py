@@ -99,6 +99,29 @@ def test_a_build_that_is_killed_again_and_again_leaves_the_same_bytes(eurosat_tr
     assert contents(tmp_path / "out") == sound
 
 
+def test_a_build_goes_on_after_a_power_failure(eurosat_tree, tmp_path):
+    """Which leaves files that are there under their names but empty, as nothing forces them to the disk one by one."""
+    root = eurosat_tree[0]
+    assert start(root, tmp_path / "sound", 1).wait() == 0
+    process = start(root, tmp_path / "out", 1)
+    while process.poll() is None and files(tmp_path / "out") < 12:
+        time.sleep(0.0005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    (folder,) = tmp_path.glob("out/*/*/.build")
+    results, tables = sorted(folder.glob("*-of-*.json")), sorted(folder.glob("*-of-*.npy"))
+    results[0].write_bytes(b"")
+    tables[1].write_bytes(b"")
+    spec = (folder / "spec.json").read_bytes()
+    (folder / "spec.json").write_bytes(b"")
+    refused = start(root, tmp_path / "out", 1)
+    assert "spec.json: damaged" in refused.communicate()[1] and refused.returncode == 1
+    (folder / "spec.json").write_bytes(spec)
+    again = start(root, tmp_path / "out", 1)
+    assert again.wait() == 0, again.communicate()
+    assert contents(tmp_path / "out") == contents(tmp_path / "sound")
+
+
 def test_a_build_may_be_killed_before_any_operation_on_a_file(eurosat_tree, tmp_path):
     command = [sys.executable, "-c", EVERY_STEP, str(eurosat_tree[0]), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
