@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_records import history, settings, write_records
+from small_records import history, saved, settings, write_records
+from tqdm import tqdm
 
 from tfrs import assemble, board, checkpoints, evaluate, registry, train
 
@@ -25,14 +26,6 @@ def records(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setitem(registry.MODELS, "tiny", "small_records:encoder")
-
-
-def saved(folder):
-    """Every variable of the last checkpoint: weights, moving averages, optimizer, epoch, best score, seeds."""
-    reader = tf.train.load_checkpoint(str(folder / "checkpoints"))
-    return {
-        name: reader.get_tensor(name) for name in reader.get_variable_to_dtype_map() if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
-    }
 
 
 def scored(monkeypatch, *values):
@@ -68,8 +61,8 @@ def straight(records, tmp_path_factory):
 @pytest.mark.parametrize(
     ("owner", "name", "at"),
     [
-        (train, "_train_epoch", 1),  # nothing is saved yet
-        (train, "_train_epoch", 2),
+        (train, "_train_calls", 1),  # nothing is saved yet
+        (train, "_train_calls", 2),
         (checkpoints, "save_weights", 1),  # best weights of an epoch that is not in a checkpoint
         (board.Board, "epoch", 2),  # history is ahead of the checkpoint
         (train.evaluate, "report", 1),  # trained, not exported
@@ -95,7 +88,7 @@ def test_run_evaluated_before_its_end_is_not_taken_for_finished(records, straigh
     """`experiments.evaluate` on a run that still trains, or was interrupted."""
     experiment = settings(records, tmp_path, **RANDOM)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt(patch, train, "_train_epoch", 2)
+        interrupt(patch, train, "_train_calls", 2)
         train.run(experiment)
     evaluate.run(tmp_path, "test")
     train.run(experiment)
@@ -107,7 +100,7 @@ def test_best_score_is_remembered(records, tmp_path, monkeypatch, capsys):
     experiment = settings(records, tmp_path)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         scored(patch, 0.9, 0.1)
-        interrupt(patch, train, "_train_epoch", 2)
+        interrupt(patch, train, "_train_calls", 2)
         train.run(experiment)
     best = (tmp_path / "checkpoints" / "best.weights.h5").read_bytes()
     with monkeypatch.context() as patch:
@@ -159,18 +152,18 @@ def test_rows_of_an_epoch_are_those_of_its_steps_until_one_is_not_finite():
         return tf.constant(parts[len(asked) - 1])
 
     parts = [rows[:2], rows[2:3], rows[3:]]
-    np.testing.assert_array_equal(train._train_epoch(train_steps, None, calls, "epoch"), rows)
+    np.testing.assert_array_equal(train._train_calls(train_steps, None, calls, tqdm(disable=True)), rows)
     given = [np.zeros((1, 3)), *parts[:2]]
     assert asked == [(call.tolist(), before.tolist()) for call, before in zip(calls, given, strict=True)]
     asked.clear()
     rows[1, 0] = np.nan
-    np.testing.assert_array_equal(train._train_epoch(train_steps, None, calls, "epoch"), rows[:3])
+    np.testing.assert_array_equal(train._train_calls(train_steps, None, calls, tqdm(disable=True)), rows[:3])
     assert len(asked) == 2
 
 
 def test_loss_of_an_epoch_is_the_mean_over_its_records(records, tmp_path, monkeypatch):
     """Ten records in batches of four, whose mean losses are 1, 2 and 4: (4 * 1 + 4 * 2 + 2 * 4) / 10."""
     sums = np.array([[4.0, 4.0, 0], [8.0, 4.0, 0], [8.0, 2.0, 0]])
-    monkeypatch.setattr(train, "_train_epoch", lambda *_: sums)
+    monkeypatch.setattr(train, "_train_calls", lambda *_: sums)
     train.run(settings(records, tmp_path, epochs=1))
     assert history(tmp_path)[0]["loss"] == 2.0

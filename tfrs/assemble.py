@@ -180,9 +180,12 @@ def optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.
 
 
 def batches(
-    experiment: Experiment, records: Records, task: Task, split: str, *, training: bool = False, epoch: int = 0
+    experiment: Experiment, records: Records, task: Task, split: str, *, training: bool = False, epoch: int = 0, step: int = 0
 ) -> tf.data.Dataset:
     """Batches of a split: shuffled, augmented and cut into windows for training, else in stored order.
+
+    Args:
+        epoch, step: Where training begins (`pipeline.load`).
 
     Raises:
         UserError: As `pipeline.load`; windows are wanted of a network that has none.
@@ -203,6 +206,7 @@ def batches(
         date=experiment.date,
         seed=experiment.seed if training else None,
         epoch=epoch,
+        step=step,
         read=experiment.read,
     )
     if not (training and margin):
@@ -214,4 +218,6 @@ def batches(
         balanced=experiment.balance_windows,
         seed=experiment.seed,
         epoch=epoch,
+        step=step,
+        steps=-(-records.count(split) // experiment.batch_size),
     )

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from absl import flags
 
 from tfrs.errors import UserError
+from tfrs.termination import Terminated
 
-WRONG_FLAGS, USER_ERROR, INTERRUPTED = 2, 1, 130
+WRONG_FLAGS, USER_ERROR, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
 
 def run(main: Callable[[list[str]], None], usage: str) -> None:
@@ -33,6 +34,8 @@ def run(main: Callable[[list[str]], None], usage: str) -> None:
         if error.errno is None:
             raise
         sys.exit(_say(f"{error.filename or 'cannot write'}: {os.strerror(error.errno)}", USER_ERROR))
+    except Terminated as told:
+        sys.exit(_say(str(told), TERMINATED))
     except KeyboardInterrupt:
         sys.exit(_say("interrupted; run the same command again to continue", INTERRUPTED))
 

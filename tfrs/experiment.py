@@ -33,6 +33,7 @@ _RANGES = {
     "cpu_devices": (1, math.inf),
     "accumulate": (1, math.inf),
     "steps_per_execution": (1, math.inf),
+    "save_every_steps": (0, math.inf),
     "windows": (0, math.inf),
     "seed": (0, 2**32 - 1),
     "threshold": (0, 1),
@@ -145,6 +146,7 @@ class Experiment:
     )
     jit_compile: bool = _setting(False, "compile the gradients by XLA; slower on CPUs")
     steps_per_execution: int = _setting(1, "updates per call of the training step, for small networks on fast devices")
+    save_every_steps: int = _setting(0, "save the state after so many updates of an epoch too, not only at its end; 0: never")
     profile: bool = _setting(False, "write a profile of a few steps for TensorBoard")
     cpu_devices: int = _setting(1, "split the CPU into this many logical devices, to try several replicas without GPUs")
 
