@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs.errors import UserError
-from tfrs.experiment import CHECKPOINTS
+from tfrs.experiment import CHECKPOINTS, is_begun
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,37 @@ def manage(folder: Path, model: keras.Model, optimizer: keras.optimizers.Optimiz
     """Checkpoints of a run, of its model and what else is needed to go on.
 
     The state is saved together with the weights, so a restart knows the best score as well as the epoch.
+
+    Raises:
+        UserError: TensorFlow's list of them is damaged.
     """
     # Keras does not show the random state of its layers (dropout) to checkpoints.
     weights = {id(variable) for variable in model.weights}
     random = [variable.value for variable in model.variables if id(variable) not in weights]
     checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, random=random, **vars(state))
-    return tf.train.CheckpointManager(checkpoint, str(folder / CHECKPOINTS), max_to_keep=2, checkpoint_name="state")
+    try:
+        return tf.train.CheckpointManager(checkpoint, str(folder / CHECKPOINTS), max_to_keep=2, checkpoint_name="state")
+    except ValueError as error:
+        raise UserError(f"{folder / CHECKPOINTS}/checkpoint: no list of states; delete {folder} to train anew") from error
+
+
+def restore(manager: tf.train.CheckpointManager, folder: Path) -> bool:
+    """Go back to the newest state that can be read, and say which ones cannot; whether there is one.
+
+    Raises:
+        UserError: A run has been saved, but no state of it can be read.
+    """
+    for path in reversed(manager.checkpoints):
+        try:
+            manager.checkpoint.restore(path).assert_consumed()
+        except (tf.errors.OpError, IndexError, ValueError, AssertionError) as error:  # IndexError: of a truncated file
+            reason = str(error).strip().splitlines()[0]
+            print(f"{path} cannot be restored ({reason}); the state before it is tried")
+        else:
+            return True
+    if is_begun(folder):
+        raise UserError(f"{folder / CHECKPOINTS}: no state there can be restored; delete {folder} to train anew")
+    return False
 
 
 def advance(state: State, rows: np.ndarray, seconds: float) -> None:

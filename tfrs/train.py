@@ -119,8 +119,7 @@ def fit(
     state = checkpoints.begin()
     manager = checkpoints.manage(folder, model, optimizer, state)
     plan = np.array(_plan(experiment, records.count("train")), np.int32)
-    if manager.latest_checkpoint:
-        manager.checkpoint.restore(manager.latest_checkpoint).assert_consumed()
+    if checkpoints.restore(manager, folder):
         best = f" (best {MONITOR} {float(state.best):.4f} of epoch {int(state.best_epoch)})" if int(state.best_epoch) else ""
         print(f"continuing after {_place(state, plan)}{best}")
 
