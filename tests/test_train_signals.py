@@ -74,6 +74,7 @@ def test_sigterm_saves_at_the_next_step_and_the_same_call_goes_on_there(records,
 # Forked before TensorFlow starts its threads, so that it is imported once.
 KILLS = """
 import dataclasses, os, random, signal, sys, time
+from tensorflow.python.framework.config import is_op_determinism_enabled
 from tfrs import registry, train
 from tfrs.experiment import Experiment
 
@@ -86,6 +87,7 @@ def start(folder):
         return pid
     try:
         train.run(dataclasses.replace(experiment, run_dir=folder))
+        print("deterministic:", is_op_determinism_enabled(), flush=True)
         os._exit(0)
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -104,13 +106,22 @@ assert os.waitpid(start("killed"), 0)[1] == 0
 """
 
 
-def test_run_killed_at_random_moments_ends_as_one_that_was_not(records, tmp_path):
-    """A run without a break, and one that is killed three times, each in processes of their own."""
-    experiment = settings(records, "", batch_size=4, save_every_steps=2, steps_per_execution=3, **RANDOM)
+def run_twice(experiment, folder, kills):
+    """In processes of their own: without a break, and killed so often before it is let to the end; what they printed."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    command = [sys.executable, "-c", KILLS, "0", "3"]
-    options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 400}
+    command = [sys.executable, "-c", KILLS, "0", str(kills)]
+    options = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "timeout": 400}
     done = subprocess.run(command, input=experiment.to_flags(), check=False, **options)
     assert done.returncode == 0, done.stderr
-    assert "continuing after epoch" in done.stdout
-    assert_same(tmp_path / "killed", tmp_path / "straight")
+    assert_same(folder / "killed", folder / "straight")
+    return done.stdout
+
+
+def test_run_killed_at_random_moments_ends_as_one_that_was_not(records, tmp_path):
+    experiment = settings(records, "", batch_size=4, save_every_steps=2, steps_per_execution=3, **RANDOM)
+    assert "continuing after epoch" in run_twice(experiment, tmp_path, kills=3)
+
+
+def test_deterministic_run_gives_the_same_bits_again(records, tmp_path):
+    printed = run_twice(settings(records, "", deterministic=True, epochs=2, **RANDOM), tmp_path, kills=0)
+    assert "continuing" not in printed and printed.count("deterministic: True") == 2

@@ -39,6 +39,8 @@ def devices(experiment: Experiment) -> tf.distribute.Strategy:
     if experiment.mixed_precision not in PRECISIONS:
         raise unknown("precision", experiment.mixed_precision, PRECISIONS[1:])
     keras.utils.set_random_seed(experiment.seed)
+    if experiment.deterministic:
+        tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(f"mixed_{experiment.mixed_precision}" if experiment.mixed_precision else "float32")
     if experiment.cpu_devices > 1:
         (cpu,) = tf.config.list_physical_devices("CPU")

@@ -136,6 +136,7 @@ class Experiment:
     label_smoothing: float = _setting(0.0, "single_label, segmentation: share of the target spread over all classes")
     patience: int = _setting(10, "stop after this many epochs without a better average F1 on val")
     seed: int = _setting(0, "seed of weights, order and augmentation")
+    deterministic: bool = _setting(False, "only ways of computing that give the same bits again (slower)")
     read: str = _setting(
         "auto",
         "random (memory-mapped), sequential (a stream through a shuffle buffer), or auto: sequential on network file systems",

@@ -133,6 +133,7 @@ def fit(
         clip_norm=experiment.clip_norm,
         accumulate=experiment.accumulate,
         jit_compile=experiment.jit_compile,
+        deterministic=experiment.deterministic,
     )
     # Traced for any number of steps, once, with an iterator of no epoch.
     train_steps = train_steps.get_concrete_function(
