@@ -128,6 +128,34 @@ def test_training_stops_when_patience_is_over_and_keeps_the_best_epoch(records, 
         np.testing.assert_array_equal(left, right)
 
 
+def test_average_of_the_weights_is_scored_kept_and_exported(records, tmp_path, monkeypatch):
+    """Against an average in NumPy of the weights after each of six steps; batch normalisation keeps its own."""
+    experiment = settings(records, tmp_path, ema=0.8, epochs=2, save_every_steps=1)
+    models, steps, make, real = [], [], train.make_train_steps, checkpoints.advance
+
+    def after_step(*arguments):
+        real(*arguments)
+        steps.append(models[0].get_weights())
+
+    monkeypatch.setattr(train, "make_train_steps", lambda *a, **options: models.append(a[1]) or make(*a, **options))
+    monkeypatch.setattr(checkpoints, "advance", after_step)
+    scored(monkeypatch, 0.1, 0.2)
+    train.run(experiment)
+    assert len(steps) == 6
+    (model,) = models
+    names = [weight.path for weight in model.weights]
+    trained = [weight.trainable for weight in model.weights]
+    average = [value.astype(np.float64) for value in steps[0]]
+    for values in steps[1:]:
+        average = [0.8 * mean + 0.2 * value for mean, value in zip(average, values, strict=True)]
+    best = evaluate.best_model(experiment, tmp_path, records, assemble.task(experiment, records)).get_weights()
+    assert sum(trained) > 2 and not all(trained)
+    for found, mean, last, learned, name in zip(best, average, steps[-1], trained, names, strict=True):
+        np.testing.assert_allclose(found, mean if learned else last, rtol=1e-5, atol=1e-6, err_msg=name)
+    for found, last in zip(model.get_weights(), steps[-1], strict=True):  # trained on as they were
+        np.testing.assert_array_equal(found, last)
+
+
 @pytest.mark.parametrize("score", [0.6, 0.7])
 def test_score_that_stays_the_same_is_not_better(records, tmp_path, monkeypatch, score):
     """0.6 is a little more in float32 than in float64, 0.7 a little less."""

@@ -16,7 +16,7 @@ from tfrs import checkpoints, registry, train
 from tfrs.termination import Terminated
 
 ROOT = Path(__file__).parents[1]
-RANDOM = {"augment": ("dihedral", "noise:0.2"), "dropout": 0.4, "schedule": "cosine", "optimizer": "adamw"}
+RANDOM = {"augment": ("dihedral", "noise:0.2"), "dropout": 0.4, "schedule": "cosine", "optimizer": "adamw", "ema": 0.9}
 
 
 @pytest.fixture(scope="module")

@@ -177,7 +177,8 @@ def optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.
             warmup_target=rate if warmup else None,
             warmup_steps=warmup,
         )
-    chosen = OPTIMIZERS[experiment.optimizer](learning_rate=rate)
+    average = {"use_ema": True, "ema_momentum": experiment.ema} if experiment.ema else {}
+    chosen = OPTIMIZERS[experiment.optimizer](learning_rate=rate, **average)
     return keras.optimizers.LossScaleOptimizer(chosen) if experiment.mixed_precision == "float16" else chosen
 
 

@@ -41,6 +41,7 @@ _RANGES = {
     "learning_rate": (0, math.inf),
     "decay": (0, math.inf),
     "clip_norm": (0, math.inf),
+    "ema": (0, 0.999999),
     "warmup_epochs": (0, math.inf),
     "label_smoothing": (0, 0.99),
 }
@@ -131,6 +132,9 @@ class Experiment:
     learning_rate: float = _setting(1e-3, "learning rate (its highest, with a schedule)")
     decay: float = _setting(1e-5, "L2 decay, added to the gradients of all weights as in PyTorch's Adam")
     clip_norm: float = _setting(0.0, "shorten the gradients of all weights together to this norm, before the decay; 0: never")
+    ema: float = _setting(
+        0.0, "score, keep and export the moving average of the weights with this momentum, e.g. 0.999; 0: none"
+    )
     schedule: str = _setting("constant", "learning rate over the epochs: constant or cosine (to 0 at the last epoch)")
     warmup_epochs: float = _setting(0.0, "epochs over which the learning rate rises linearly from 0")
     label_smoothing: float = _setting(0.0, "single_label, segmentation: share of the target spread over all classes")

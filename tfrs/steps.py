@@ -1,7 +1,8 @@
 """The training step: gradients over all replicas, several batches per update, several updates per call."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -148,6 +149,24 @@ def _fetch(iterator, before: tf.Tensor, clock: Callable[[], tf.Tensor]):
         with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
             waited = tf.maximum(clock() - free, 0)
     return batch, waited
+
+
+@contextlib.contextmanager
+def averaged(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> Iterator[None]:
+    """Within the block all trainable variables are the moving averages that the optimizer keeps, if it does.
+
+    The moving averages of batch normalisation stay as they are: those of the weights as trained.
+    """
+    if not getattr(optimizer, "inner_optimizer", optimizer).use_ema:
+        yield
+        return
+    trained = [variable.numpy() for variable in variables]
+    optimizer.finalize_variable_values(variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, trained, strict=True):
+            variable.assign(value)
 
 
 def share_batch_statistics(strategy: tf.distribute.Strategy, model: keras.Model) -> None:

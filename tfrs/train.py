@@ -18,7 +18,7 @@ from tfrs.history import History
 from tfrs.progress import progress
 from tfrs.records import Records
 from tfrs.segmentation import Segmentation
-from tfrs.steps import make_train_steps, share_batch_statistics
+from tfrs.steps import averaged, make_train_steps, share_batch_statistics
 from tfrs.tasks import Task
 from tfrs.termination import Terminated, deferred
 
@@ -142,6 +142,7 @@ def fit(
         tf.TensorSpec([None, 3], tf.float64),
     )
     measure = evaluate.make_measure(strategy, model, task)
+    variables = model.trainable_variables
     val = assemble.batches(experiment, records, task, "val")
     history = History(folder / "history.csv", int(state.epoch))
     profile = folder / TENSORBOARD if experiment.profile else None
@@ -171,9 +172,14 @@ def fit(
                 check()
 
     def finish_epoch():
-        matrix, val_loss = measure(val, check)
-        scores, number = metrics.scores(matrix, task.scheme.classes), int(state.epoch) + 1
-        better = scores[MONITOR] > float(state.best)
+        number = int(state.epoch) + 1
+        with averaged(optimizer, variables):
+            matrix, val_loss = measure(val, check)
+            scores = metrics.scores(matrix, task.scheme.classes)
+            if better := scores[MONITOR] > float(state.best):
+                with checkpoints.storing(folder):
+                    checkpoints.save_weights(model, folder / CHECKPOINTS / evaluate.BEST)
+                    board.patches(number, val, model)
         loss, size, waited, seconds = state.sums.numpy()
         row = {
             "epoch": number,
@@ -187,9 +193,6 @@ def fit(
         }
         checkpoints.begin_epoch(state, scores[MONITOR] if better else None)
         with checkpoints.storing(folder):
-            if better:
-                checkpoints.save_weights(model, folder / CHECKPOINTS / evaluate.BEST)
-                board.patches(number, val, model)
             history.append(row)
             board.epoch(row, scores)
             manager.save()
