@@ -156,6 +156,23 @@ def test_average_of_the_weights_is_scored_kept_and_exported(records, tmp_path, m
         np.testing.assert_array_equal(found, last)
 
 
+@pytest.mark.parametrize("precision", ["", "float16"])
+def test_learning_rate_is_lowered_on_a_plateau_across_a_restart(records, tmp_path, monkeypatch, precision):
+    """Best in the first epoch; two worse ones, twice, and once more after a better one."""
+    options = {"schedule": "plateau", "plateau_patience": 2, "plateau_factor": 0.5, "epochs": 8, "learning_rate": 0.08}
+    experiment = settings(records, tmp_path, mixed_precision=precision, **options)
+    scores = [0.5, 0.4, 0.3, 0.5, 0.2, 0.6, 0.1, 0.1]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        scored(patch, *scores)
+        interrupt(patch, train, "_train_calls", 5)
+        train.run(experiment)
+    with monkeypatch.context() as patch:
+        scored(patch, *scores[4:])
+        train.run(experiment)
+    rates = [row["learning_rate"] for row in history(tmp_path)]
+    assert rates == pytest.approx([0.08, 0.08, 0.08, 0.04, 0.04, 0.02, 0.02, 0.02])
+
+
 @pytest.mark.parametrize("score", [0.6, 0.7])
 def test_score_that_stays_the_same_is_not_better(records, tmp_path, monkeypatch, score):
     """0.6 is a little more in float32 than in float64, 0.7 a little less."""

@@ -26,7 +26,7 @@ OPTIMIZERS = {
         keras.optimizers.SGD,
     )
 }
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "plateau")
 PRECISIONS = ("", "bfloat16", "float16")
 
 
@@ -162,14 +162,25 @@ def network(
 
 
 def optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """The optimizer with its learning-rate schedule; L2 decay is the training step's."""
+    """The optimizer with its learning-rate schedule; L2 decay is the training step's, and a plateau the training's.
+
+    Raises:
+        UserError: An unknown name, or a plateau that cannot be.
+    """
     if experiment.schedule not in SCHEDULES:
         raise unknown("schedule", experiment.schedule, SCHEDULES)
     if experiment.optimizer not in OPTIMIZERS:
         raise unknown("optimizer", experiment.optimizer, OPTIMIZERS)
     rate = experiment.learning_rate
     warmup = round(experiment.warmup_epochs * steps_per_epoch)
-    if experiment.schedule != "constant" or warmup:
+    if experiment.schedule == "plateau" and warmup:
+        raise UserError("--warmup_epochs is for --schedule=constant and cosine; leave it out with --schedule=plateau")
+    if experiment.schedule == "plateau" and experiment.plateau_patience >= experiment.patience:
+        raise UserError(
+            f"--plateau_patience={experiment.plateau_patience}: training stops after --patience={experiment.patience} epochs; "
+            "give a smaller number"
+        )
+    if experiment.schedule == "cosine" or warmup:
         rate = keras.optimizers.schedules.CosineDecay(
             0.0 if warmup else rate,
             max(1, experiment.epochs * steps_per_epoch - warmup),

@@ -17,7 +17,8 @@ from tfrs.experiment import CHECKPOINTS, is_begun
 
 @dataclass(frozen=True)
 class State:
-    """How far a run is: epochs that are done, steps of the next one, and the epoch with the best score.
+    """How far a run is: epochs that are done, steps of the next one, the epoch with the best score, and that after which the
+    learning rate was lowered last.
 
     `sums` (4,) are those of these steps: losses and weights of their samples, seconds waited for data, seconds.
     """
@@ -27,13 +28,14 @@ class State:
     sums: tf.Variable
     best: tf.Variable
     best_epoch: tf.Variable
+    lowered: tf.Variable
 
 
 def begin() -> State:
     """The state of a run that has done nothing."""
-    epoch, step, best_epoch = (tf.Variable(0, trainable=False) for _ in range(3))
+    epoch, step, best_epoch, lowered = (tf.Variable(0, trainable=False) for _ in range(4))
     sums, best = (tf.Variable(start, trainable=False, dtype=tf.float64) for start in ([0.0] * 4, -1.0))
-    return State(epoch, step, sums, best, best_epoch)
+    return State(epoch, step, sums, best, best_epoch, lowered)
 
 
 def manage(folder: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer, state: State) -> tf.train.CheckpointManager:

@@ -30,6 +30,8 @@ _RANGES = {
     "epochs": (1, math.inf),
     "batch_size": (1, math.inf),
     "patience": (1, math.inf),
+    "plateau_factor": (0, 0.99),
+    "plateau_patience": (1, math.inf),
     "cpu_devices": (1, math.inf),
     "accumulate": (1, math.inf),
     "steps_per_execution": (1, math.inf),
@@ -135,7 +137,9 @@ class Experiment:
     ema: float = _setting(
         0.0, "score, keep and export the moving average of the weights with this momentum, e.g. 0.999; 0: none"
     )
-    schedule: str = _setting("constant", "learning rate over the epochs: constant or cosine (to 0 at the last epoch)")
+    schedule: str = _setting("constant", "learning rate over the epochs: constant, cosine (to 0 at the last epoch) or plateau")
+    plateau_factor: float = _setting(0.1, "plateau: what the learning rate is multiplied by")
+    plateau_patience: int = _setting(5, "plateau: after this many epochs without a better average F1 on val")
     warmup_epochs: float = _setting(0.0, "epochs over which the learning rate rises linearly from 0")
     label_smoothing: float = _setting(0.0, "single_label, segmentation: share of the target spread over all classes")
     patience: int = _setting(10, "stop after this many epochs without a better average F1 on val")

@@ -192,6 +192,10 @@ def fit(
             "waiting": waited / seconds,
         }
         checkpoints.begin_epoch(state, scores[MONITOR] if better else None)
+        since = max(int(state.best_epoch), int(state.lowered))
+        if experiment.schedule == "plateau" and number - since >= experiment.plateau_patience:
+            optimizer.learning_rate = row["learning_rate"] * experiment.plateau_factor
+            state.lowered.assign(number)
         with checkpoints.storing(folder):
             history.append(row)
             board.epoch(row, scores)
