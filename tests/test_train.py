@@ -273,6 +273,7 @@ def test_patch_that_spoils_the_loss_is_named(tmp_path, steps):
         ({"schedule": "cosin"}, r"unknown schedule 'cosin'\. Did you mean 'cosine'\?"),
         ({"schedule": "plateau", "warmup_epochs": 1}, r"--warmup_epochs is for --schedule=constant and cosine"),
         ({"schedule": "plateau", "patience": 5}, r"--plateau_patience=5: training stops after --patience=5 epochs; give a"),
+        ({"freeze_encoder": 1}, r"--freeze_encoder would keep random weights; give --init_from or --encoder_weights"),
         ({"ema": 1.0}, r"--ema=1.0 is out of range; give 0 to"),
         ({"mixed_precision": "bfloat"}, r"unknown precision 'bfloat'\. Did you mean 'bfloat16'\?"),
         ({"read": "radom"}, r"unknown way of reading 'radom'\. Did you mean 'random'\?"),

@@ -1,5 +1,7 @@
+import dataclasses
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -156,11 +158,10 @@ def test_average_of_the_weights_is_scored_kept_and_exported(records, tmp_path, m
         np.testing.assert_array_equal(found, last)
 
 
-@pytest.mark.parametrize("precision", ["", "float16"])
-def test_learning_rate_is_lowered_on_a_plateau_across_a_restart(records, tmp_path, monkeypatch, precision):
-    """Best in the first epoch; two worse ones, twice, and once more after a better one."""
+def test_learning_rate_is_lowered_on_a_plateau_across_a_restart(records, tmp_path, monkeypatch):
+    """Best in the first epoch; two worse ones, twice, and once more after a better one; under loss scaling."""
     options = {"schedule": "plateau", "plateau_patience": 2, "plateau_factor": 0.5, "epochs": 8, "learning_rate": 0.08}
-    experiment = settings(records, tmp_path, mixed_precision=precision, **options)
+    experiment = settings(records, tmp_path, mixed_precision="float16", **options)
     scores = [0.5, 0.4, 0.3, 0.5, 0.2, 0.6, 0.1, 0.1]
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         scored(patch, *scores)
@@ -171,6 +172,40 @@ def test_learning_rate_is_lowered_on_a_plateau_across_a_restart(records, tmp_pat
         train.run(experiment)
     rates = [row["learning_rate"] for row in history(tmp_path)]
     assert rates == pytest.approx([0.08, 0.08, 0.08, 0.04, 0.04, 0.02, 0.02, 0.02])
+
+
+def test_encoder_stays_for_the_first_epoch(records, straight, tmp_path, monkeypatch):
+    """Kernel and batch normalisation, to the last bit, beside a head that learns; the schedule is that of other runs."""
+    experiment = settings(records, tmp_path / "whole", init_from=str(straight), freeze_encoder=1, save_every_steps=2, **RANDOM)
+    models, epochs, make, real = [], [], train.make_train_steps, checkpoints.begin_epoch
+
+    def after_epoch(*arguments):
+        real(*arguments)
+        epochs.append(models[0].get_weights())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "make_train_steps", lambda *a, **options: models.append(a[1]) or make(*a, **options))
+        patch.setattr(checkpoints, "begin_epoch", after_epoch)
+        train.run(experiment)
+    source = evaluate.best_model(experiment, straight, records, assemble.task(experiment, records))
+    (encoder,) = (layer for layer in models[0].layers if isinstance(layer, keras.Model))
+    encoder = {id(weight) for weight in encoder.weights}
+    assert len(encoder) == 5  # kernel; scale, shift, mean, variance
+    for weight, start, first, second in zip(models[0].weights, source.get_weights(), *epochs[:2], strict=True):
+        if id(weight) in encoder or weight.trainable:  # not the statistics of the records
+            assert np.array_equal(start, first) == (id(weight) in encoder) and not np.array_equal(first, second), weight.path
+    rates = [[row["learning_rate"] for row in history(folder)] for folder in (tmp_path / "whole", straight)]
+    assert rates[0] == pytest.approx(rates[1], rel=1e-6)
+
+    again = dataclasses.replace(experiment, run_dir=str(tmp_path / "parts"))
+    for at in (3, 2):  # before anything of the epoch after the frozen one is saved, and within it
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            interrupt(patch, train, "_train_calls", at)
+            train.run(again)
+    train.run(again)
+    left, right = saved(tmp_path / "parts"), saved(tmp_path / "whole")
+    for key in left:
+        np.testing.assert_array_equal(left[key], right[key], err_msg=key)
 
 
 @pytest.mark.parametrize("score", [0.6, 0.7])

@@ -161,16 +161,14 @@ def network(
     )
 
 
-def optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """The optimizer with its learning-rate schedule; L2 decay is the training step's, and a plateau the training's.
+def learning_rate(experiment: Experiment, steps_per_epoch: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate, as a schedule where it depends on the step; a plateau is the training's.
 
     Raises:
         UserError: An unknown name, or a plateau that cannot be.
     """
     if experiment.schedule not in SCHEDULES:
         raise unknown("schedule", experiment.schedule, SCHEDULES)
-    if experiment.optimizer not in OPTIMIZERS:
-        raise unknown("optimizer", experiment.optimizer, OPTIMIZERS)
     rate = experiment.learning_rate
     warmup = round(experiment.warmup_epochs * steps_per_epoch)
     if experiment.schedule == "plateau" and warmup:
@@ -188,8 +186,15 @@ def optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.
             warmup_target=rate if warmup else None,
             warmup_steps=warmup,
         )
+    return rate
+
+
+def optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """The optimizer with its learning-rate schedule; L2 decay is the training step's."""
+    if experiment.optimizer not in OPTIMIZERS:
+        raise unknown("optimizer", experiment.optimizer, OPTIMIZERS)
     average = {"use_ema": True, "ema_momentum": experiment.ema} if experiment.ema else {}
-    chosen = OPTIMIZERS[experiment.optimizer](learning_rate=rate, **average)
+    chosen = OPTIMIZERS[experiment.optimizer](learning_rate=learning_rate(experiment, steps_per_epoch), **average)
     return keras.optimizers.LossScaleOptimizer(chosen) if experiment.mixed_precision == "float16" else chosen
 
 

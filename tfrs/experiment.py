@@ -33,6 +33,7 @@ _RANGES = {
     "plateau_factor": (0, 0.99),
     "plateau_patience": (1, math.inf),
     "cpu_devices": (1, math.inf),
+    "freeze_encoder": (0, math.inf),
     "accumulate": (1, math.inf),
     "steps_per_execution": (1, math.inf),
     "save_every_steps": (0, math.inf),
@@ -105,6 +106,11 @@ class Experiment:
         "mean", "encoder weights for other than three channels: mean (of the kernels of the three) or random"
     )
     init_from: str = _setting("", "a run or export whose weights this run starts from, as far as they fit, by name and band")
+    freeze_encoder: int = _setting(
+        0,
+        "epochs in which the encoder stays as it is (batch normalisation in inference mode), for --init_from or "
+        "--encoder_weights; the optimizer begins anew after them, and the schedule goes on",
+    )
     fusion: str = _setting("early", "early (channel concatenation) or late (an encoder per sensor)")
     normalization: str = _setting("records", "statistics of the records, or a published set: sen12ms, bigearthnet")
     entropy_levels: int = _setting(Entropy.levels, "eNDVI: number of grey levels of NDVI, 2 to 16")

@@ -9,8 +9,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfrs import assemble, checkpoints, divergence, evaluate, metrics, storage, transfer, waiting
+from tfrs import assemble, checkpoints, divergence, evaluate, freezing, metrics, storage, transfer, waiting
 from tfrs.board import Board, write_settings
+from tfrs.epoch import calls_of, check_steps, steps_of
 from tfrs.errors import UserError
 from tfrs.experiment import CHECKPOINTS, SEGMENT, Experiment, is_begun, is_finished, open_run, place_run
 from tfrs.export import export
@@ -55,10 +56,11 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
             network = transfer.Network(model, experiment, channels, task.scheme.classes)
             left = transfer.start_from(Path(experiment.init_from), network)
             print(f"weights of {experiment.init_from}" + (f"; not for {'; '.join(left)}" if left else ""))
-        optimizer = assemble.optimizer(experiment, len(_plan(experiment, records.count("train"))))
+        optimizer = assemble.optimizer(experiment, len(steps_of(experiment, records.count("train"))))
         optimizer.build(model.trainable_variables)
     # Wrong settings show before a folder is made.
-    _check_steps(experiment, records.count("train"))
+    check_steps(experiment, records.count("train"))
+    encoder = freezing.encoder(experiment, task, model)
     for split in ("train", "val"):
         images, *_ = assemble.batches(experiment, records, task, split, training=split == "train").element_spec
         _check_sizes(model, images)
@@ -71,7 +73,7 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
         if experiment.read == "auto" and storage.is_remote(records.directory):
             print(f"{records.directory} is on a network file system: reading in sequence (--read=random maps it all the same)")
         print(f"run {folder}: {model.count_params():,} parameters on {strategy.num_replicas_in_sync} device(s)")
-        fit(experiment, folder, records, task, model, optimizer, strategy)
+        fit(experiment, folder, records, task, model, optimizer, strategy, encoder)
         best = evaluate.best_model(experiment, folder, records, task)
         scores = evaluate.report(experiment, folder, records, task, best, evaluate.final_split(records))
         write_settings(folder / TENSORBOARD, experiment, scores)
@@ -87,25 +89,6 @@ def _check_sizes(model: keras.Model, images: dict[str, tf.TensorSpec]) -> None:
             raise UserError(f"{model.name} takes patches of {size} only, not {given}; --augment=crop:SIZE makes them smaller")
 
 
-def _plan(experiment: Experiment, count: int) -> list[int]:
-    """Number of batches that each step of an epoch over so many records takes."""
-    batches = -(-count // experiment.batch_size)
-    return [min(experiment.accumulate, batches - start) for start in range(0, batches, experiment.accumulate)]
-
-
-def _check_steps(experiment: Experiment, count: int) -> None:
-    batches, steps = -(-count // experiment.batch_size), len(_plan(experiment, count))
-    if experiment.accumulate > batches:
-        raise UserError(
-            f"--accumulate={experiment.accumulate}: an epoch of {count} records has only {batches} batches; "
-            "give a smaller number"
-        )
-    if experiment.steps_per_execution > steps:
-        raise UserError(
-            f"--steps_per_execution={experiment.steps_per_execution}: an epoch has only {steps} steps; give a smaller number"
-        )
-
-
 def fit(
     experiment: Experiment,
     folder: Path,
@@ -114,35 +97,48 @@ def fit(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     strategy: tf.distribute.Strategy,
+    encoder: Sequence[keras.Layer] = (),
 ) -> None:
-    """Run the epochs that are left, until the last or until `patience` epochs brought no better score."""
+    """Run the epochs that are left, until the last or until `patience` epochs brought no better score.
+
+    Args:
+        encoder: Layers that stay as they are in the first epochs.
+    """
     state = checkpoints.begin()
+    variables = model.trainable_variables
+    fresh = [variable.numpy() for variable in (optimizer.variables if encoder else ())]
     manager = checkpoints.manage(folder, model, optimizer, state)
-    plan = np.array(_plan(experiment, records.count("train")), np.int32)
+    plan = np.array(steps_of(experiment, records.count("train")), np.int32)
     if checkpoints.restore(manager, folder):
         best = f" (best {MONITOR} {float(state.best):.4f} of epoch {int(state.best_epoch)})" if int(state.best_epoch) else ""
         print(f"continuing after {_place(state, plan)}{best}")
 
     ahead, first = divmod(int(plan[: int(state.step)].sum()), int(plan.sum()))
-    epoch = int(state.epoch) + ahead
-    batches = assemble.batches(experiment, records, task, "train", training=True, epoch=epoch, step=first)
+    start = {"epoch": int(state.epoch) + ahead, "step": first}
+    batches = assemble.batches(experiment, records, task, "train", training=True, **start)
     train = strategy.experimental_distribute_dataset(batches)
-    train_steps = make_train_steps(
-        *(strategy, model, optimizer, task),
-        decay=experiment.decay,
-        clip_norm=experiment.clip_norm,
-        accumulate=experiment.accumulate,
-        jit_compile=experiment.jit_compile,
-        deterministic=experiment.deterministic,
-    )
-    # Traced for any number of steps, once, with an iterator of no epoch.
-    train_steps = train_steps.get_concrete_function(
-        iter(strategy.experimental_distribute_dataset(batches.take(0))),
-        tf.TensorSpec([None], tf.int32),
-        tf.TensorSpec([None, 3], tf.float64),
-    )
+
+    def trace():
+        freezing.keep(encoder, int(state.epoch) < experiment.freeze_encoder)
+        if encoder and int(state.epoch) >= experiment.freeze_encoder:
+            freezing.shift(optimizer, assemble.learning_rate(experiment, len(plan)), experiment.freeze_encoder * len(plan))
+        train_steps = make_train_steps(
+            *(strategy, model, optimizer, task),
+            decay=experiment.decay,
+            clip_norm=experiment.clip_norm,
+            accumulate=experiment.accumulate,
+            jit_compile=experiment.jit_compile,
+            deterministic=experiment.deterministic,
+        )
+        # For any number of steps, with an iterator of no epoch.
+        return train_steps.get_concrete_function(
+            iter(strategy.experimental_distribute_dataset(batches.take(0))),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None, 3], tf.float64),
+        )
+
+    train_steps = trace()
     measure = evaluate.make_measure(strategy, model, task)
-    variables = model.trainable_variables
     val = assemble.batches(experiment, records, task, "val")
     history = History(folder / "history.csv", int(state.epoch))
     profile = folder / TENSORBOARD if experiment.profile else None
@@ -157,11 +153,14 @@ def fit(
             raise Terminated
 
     def train_epoch(label):
-        nonlocal profile
+        nonlocal profile, train_steps
+        if encoder and (int(state.epoch), int(state.step)) == (experiment.freeze_encoder, 0):
+            freezing.begin_anew(optimizer, fresh)
+            train_steps = trace()
         iterator = iter(train) if int(state.step) < len(plan) else None
         with progress(total=len(plan), initial=int(state.step), unit="steps", desc=label, leave=False) as bar:
             while (step := int(state.step)) < len(plan):
-                begun, calls = time.perf_counter(), _calls(experiment, plan[step:], step)
+                begun, calls = time.perf_counter(), calls_of(experiment, plan[step:], step)
                 rows = _train_calls(train_steps, iterator, calls, bar, signals, profile)
                 if not np.isfinite(rows).all() or not all(np.isfinite(value).all() for value in model.get_weights()):
                     raise _diverged(experiment, folder, records, int(state.epoch), step, rows)
@@ -231,17 +230,6 @@ def _place(state: checkpoints.State, plan: np.ndarray) -> str:
     return f"epoch {int(state.epoch)}{step}"
 
 
-def _calls(experiment: Experiment, plan: np.ndarray, step: int) -> list[np.ndarray]:
-    """For every call of the training step until the state is saved, the number of batches of each of its steps.
-
-    Args:
-        plan: Of the steps from `step` on.
-    """
-    every, size = experiment.save_every_steps, experiment.steps_per_execution
-    plan = plan[: every - step % every] if every else plan
-    return [plan[start : start + size] for start in range(0, len(plan), size)]
-
-
 def _train_calls(
     train_steps: Callable,
     iterator: Iterator,
@@ -282,7 +270,7 @@ def _diverged(experiment: Experiment, folder: Path, records: Records, epoch: int
     bad = np.flatnonzero(~np.isfinite(rows[:, 0]))
     row = int(bad[0]) if len(bad) else len(rows) - 1
     step = first + row
-    plan = _plan(experiment, records.count("train"))
+    plan = steps_of(experiment, records.count("train"))
     batches = range(sum(plan[:step]), sum(plan[: step + 1]))
     what = f"the loss of step {step + 1} is {rows[row, 0]}" if len(bad) else f"after step {step + 1} weights are not finite"
     return UserError(
