@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfrecords_builder.writer import write
 from tfrs.datasets.base import Dataset
@@ -88,3 +89,11 @@ def history(folder):
     """Rows of `history.csv` but for what a clock says."""
     with open(folder / "history.csv", newline="") as file:
         return [{name: float(value) for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
+
+
+def saved(folder):
+    """Every variable of the last checkpoint: weights, moving averages, optimizer, epoch, best score, seeds."""
+    reader = tf.train.load_checkpoint(str(folder / "checkpoints"))
+    return {
+        name: reader.get_tensor(name) for name in reader.get_variable_to_dtype_map() if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
+    }

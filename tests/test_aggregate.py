@@ -163,6 +163,16 @@ def test_draws_follow_seed_and_epoch():
     assert draw(3) == [first] != draw(4) and second != first and draw(3, epoch=1) == [second]  # goes on where it stopped
 
 
+@pytest.mark.parametrize("count", [0, 4])
+def test_draws_go_on_at_a_step(count):
+    """The dataset begins at a step, as `pipeline.load` does, with batches of another epoch after the first."""
+    _, _, dataset = patches(batches=3)
+    options = {"margin": 2, "count": count, "balanced": False, "seed": 3}
+    whole = [images.tolist() for images, *_ in drawn(cut_windows(dataset, epoch=1, **options))]
+    rest = finish(dataset.skip(1), None)
+    assert whole[1:] == [images.tolist() for images, *_ in drawn(cut_windows(rest, epoch=1, step=1, steps=3, **options))]
+
+
 def test_all_windows_are_the_whole_patches():
     images, target, dataset = patches()
     for number, (found, labels, weight) in enumerate(drawn(cut_windows(dataset, margin=2, count=0, balanced=False, seed=0))):

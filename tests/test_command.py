@@ -141,6 +141,12 @@ def test_interruption(program, tmp_path):
     assert (process.returncode, error) == (130, "error: interrupted; run the same command again to continue\n")
 
 
+def test_termination(program):
+    """Of a training that has saved its state."""
+    body = "from tfrs.termination import Terminated; raise Terminated('SIGTERM: saved')"
+    assert outcome(program(body)) == (143, "", "error: SIGTERM: saved\n")
+
+
 def test_tensorflow_starts_without_chatter(program):
     body = "command.import_tensorflow(); import tensorflow as tf; print(int(tf.constant(3) + 4))"
     assert outcome(program(body)) == (0, "7\n", "")

@@ -26,7 +26,7 @@ OPTIMIZERS = {
         keras.optimizers.SGD,
     )
 }
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "plateau")
 PRECISIONS = ("", "bfloat16", "float16")
 
 
@@ -39,6 +39,8 @@ def devices(experiment: Experiment) -> tf.distribute.Strategy:
     if experiment.mixed_precision not in PRECISIONS:
         raise unknown("precision", experiment.mixed_precision, PRECISIONS[1:])
     keras.utils.set_random_seed(experiment.seed)
+    if experiment.deterministic:
+        tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(f"mixed_{experiment.mixed_precision}" if experiment.mixed_precision else "float32")
     if experiment.cpu_devices > 1:
         (cpu,) = tf.config.list_physical_devices("CPU")
@@ -159,15 +161,24 @@ def network(
     )
 
 
-def optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """The optimizer with its learning-rate schedule; L2 decay is the training step's."""
+def learning_rate(experiment: Experiment, steps_per_epoch: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate, as a schedule where it depends on the step; a plateau is the training's.
+
+    Raises:
+        UserError: An unknown name, or a plateau that cannot be.
+    """
     if experiment.schedule not in SCHEDULES:
         raise unknown("schedule", experiment.schedule, SCHEDULES)
-    if experiment.optimizer not in OPTIMIZERS:
-        raise unknown("optimizer", experiment.optimizer, OPTIMIZERS)
     rate = experiment.learning_rate
     warmup = round(experiment.warmup_epochs * steps_per_epoch)
-    if experiment.schedule != "constant" or warmup:
+    if experiment.schedule == "plateau" and warmup:
+        raise UserError("--warmup_epochs is for --schedule=constant and cosine; leave it out with --schedule=plateau")
+    if experiment.schedule == "plateau" and experiment.plateau_patience >= experiment.patience:
+        raise UserError(
+            f"--plateau_patience={experiment.plateau_patience}: training stops after --patience={experiment.patience} epochs; "
+            "give a smaller number"
+        )
+    if experiment.schedule == "cosine" or warmup:
         rate = keras.optimizers.schedules.CosineDecay(
             0.0 if warmup else rate,
             max(1, experiment.epochs * steps_per_epoch - warmup),
@@ -175,14 +186,25 @@ def optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.
             warmup_target=rate if warmup else None,
             warmup_steps=warmup,
         )
-    chosen = OPTIMIZERS[experiment.optimizer](learning_rate=rate)
+    return rate
+
+
+def optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """The optimizer with its learning-rate schedule; L2 decay is the training step's."""
+    if experiment.optimizer not in OPTIMIZERS:
+        raise unknown("optimizer", experiment.optimizer, OPTIMIZERS)
+    average = {"use_ema": True, "ema_momentum": experiment.ema} if experiment.ema else {}
+    chosen = OPTIMIZERS[experiment.optimizer](learning_rate=learning_rate(experiment, steps_per_epoch), **average)
     return keras.optimizers.LossScaleOptimizer(chosen) if experiment.mixed_precision == "float16" else chosen
 
 
 def batches(
-    experiment: Experiment, records: Records, task: Task, split: str, *, training: bool = False, epoch: int = 0
+    experiment: Experiment, records: Records, task: Task, split: str, *, training: bool = False, epoch: int = 0, step: int = 0
 ) -> tf.data.Dataset:
     """Batches of a split: shuffled, augmented and cut into windows for training, else in stored order.
+
+    Args:
+        epoch, step: Where training begins (`pipeline.load`).
 
     Raises:
         UserError: As `pipeline.load`; windows are wanted of a network that has none.
@@ -203,6 +225,7 @@ def batches(
         date=experiment.date,
         seed=experiment.seed if training else None,
         epoch=epoch,
+        step=step,
         read=experiment.read,
     )
     if not (training and margin):
@@ -214,4 +237,6 @@ def batches(
         balanced=experiment.balance_windows,
         seed=experiment.seed,
         epoch=epoch,
+        step=step,
+        steps=-(-records.count(split) // experiment.batch_size),
     )

@@ -9,14 +9,16 @@ from collections.abc import Callable
 from absl import flags
 
 from tfrs.errors import UserError
+from tfrs.termination import Terminated
 
-WRONG_FLAGS, USER_ERROR, INTERRUPTED = 2, 1, 130
+WRONG_FLAGS, USER_ERROR, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
 
 def run(main: Callable[[list[str]], None], usage: str) -> None:
     """Parse the flags of `sys.argv`, call `main` with what is left, and exit.
 
-    Exit status: 0 done, 1 an error that the user can mend (one line, no traceback), 2 wrong flags.
+    Exit status: 0 done, 1 an error that the user can mend (one line, no traceback), 2 wrong flags, 143 ended by SIGTERM with
+    the work saved.
     """
     try:
         arguments = flags.FLAGS(sys.argv)[1:]
@@ -33,6 +35,8 @@ def run(main: Callable[[list[str]], None], usage: str) -> None:
         if error.errno is None:
             raise
         sys.exit(_say(f"{error.filename or 'cannot write'}: {os.strerror(error.errno)}", USER_ERROR))
+    except Terminated as told:
+        sys.exit(_say(str(told), TERMINATED))
     except KeyboardInterrupt:
         sys.exit(_say("interrupted; run the same command again to continue", INTERRUPTED))
 

@@ -36,10 +36,11 @@ def make_measure(strategy: tf.distribute.Strategy, model: keras.Model, task: Tas
         values = strategy.run(replica_step, batch)
         return [strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in values]
 
-    def measure(dataset: tf.data.Dataset) -> tuple[np.ndarray, float]:
+    def measure(dataset: tf.data.Dataset, between: Callable[[], None] = lambda: None) -> tuple[np.ndarray, float]:
         totals = [0.0, 0.0, 0.0]
         for batch in strategy.experimental_distribute_dataset(dataset):
             totals = [total + value for total, value in zip(totals, step(batch), strict=True)]
+            between()
         matrix, loss, weight = (np.asarray(total) for total in totals)
         return matrix, float(loss / weight)
 

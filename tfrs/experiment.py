@@ -30,9 +30,13 @@ _RANGES = {
     "epochs": (1, math.inf),
     "batch_size": (1, math.inf),
     "patience": (1, math.inf),
+    "plateau_factor": (0, 0.99),
+    "plateau_patience": (1, math.inf),
     "cpu_devices": (1, math.inf),
+    "freeze_encoder": (0, math.inf),
     "accumulate": (1, math.inf),
     "steps_per_execution": (1, math.inf),
+    "save_every_steps": (0, math.inf),
     "windows": (0, math.inf),
     "seed": (0, 2**32 - 1),
     "threshold": (0, 1),
@@ -40,6 +44,7 @@ _RANGES = {
     "learning_rate": (0, math.inf),
     "decay": (0, math.inf),
     "clip_norm": (0, math.inf),
+    "ema": (0, 0.999999),
     "warmup_epochs": (0, math.inf),
     "label_smoothing": (0, 0.99),
 }
@@ -101,6 +106,11 @@ class Experiment:
         "mean", "encoder weights for other than three channels: mean (of the kernels of the three) or random"
     )
     init_from: str = _setting("", "a run or export whose weights this run starts from, as far as they fit, by name and band")
+    freeze_encoder: int = _setting(
+        0,
+        "epochs in which the encoder stays as it is (batch normalisation in inference mode), for --init_from or "
+        "--encoder_weights; the optimizer begins anew after them, and the schedule goes on",
+    )
     fusion: str = _setting("early", "early (channel concatenation) or late (an encoder per sensor)")
     normalization: str = _setting("records", "statistics of the records, or a published set: sen12ms, bigearthnet")
     entropy_levels: int = _setting(Entropy.levels, "eNDVI: number of grey levels of NDVI, 2 to 16")
@@ -130,11 +140,17 @@ class Experiment:
     learning_rate: float = _setting(1e-3, "learning rate (its highest, with a schedule)")
     decay: float = _setting(1e-5, "L2 decay, added to the gradients of all weights as in PyTorch's Adam")
     clip_norm: float = _setting(0.0, "shorten the gradients of all weights together to this norm, before the decay; 0: never")
-    schedule: str = _setting("constant", "learning rate over the epochs: constant or cosine (to 0 at the last epoch)")
+    ema: float = _setting(
+        0.0, "score, keep and export the moving average of the weights with this momentum, e.g. 0.999; 0: none"
+    )
+    schedule: str = _setting("constant", "learning rate over the epochs: constant, cosine (to 0 at the last epoch) or plateau")
+    plateau_factor: float = _setting(0.1, "plateau: what the learning rate is multiplied by")
+    plateau_patience: int = _setting(5, "plateau: after this many epochs without a better average F1 on val")
     warmup_epochs: float = _setting(0.0, "epochs over which the learning rate rises linearly from 0")
     label_smoothing: float = _setting(0.0, "single_label, segmentation: share of the target spread over all classes")
     patience: int = _setting(10, "stop after this many epochs without a better average F1 on val")
     seed: int = _setting(0, "seed of weights, order and augmentation")
+    deterministic: bool = _setting(False, "only ways of computing that give the same bits again (slower)")
     read: str = _setting(
         "auto",
         "random (memory-mapped), sequential (a stream through a shuffle buffer), or auto: sequential on network file systems",
@@ -145,6 +161,7 @@ class Experiment:
     )
     jit_compile: bool = _setting(False, "compile the gradients by XLA; slower on CPUs")
     steps_per_execution: int = _setting(1, "updates per call of the training step, for small networks on fast devices")
+    save_every_steps: int = _setting(0, "save the state after so many updates of an epoch too, not only at its end; 0: never")
     profile: bool = _setting(False, "write a profile of a few steps for TensorBoard")
     cpu_devices: int = _setting(1, "split the CPU into this many logical devices, to try several replicas without GPUs")
 

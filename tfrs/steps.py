@@ -1,6 +1,8 @@
 """The training step: gradients over all replicas, several batches per update, several updates per call."""
 
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -19,6 +21,7 @@ def make_train_steps(
     clip_norm: float = 0.0,
     accumulate: int = 1,
     jit_compile: bool = False,
+    deterministic: bool = False,
 ) -> Callable:
     """A function that does several steps, each an update of the weights from one batch or more.
 
@@ -36,8 +39,10 @@ def make_train_steps(
             `gradient_accumulation_steps` (3.15), each batch counts the same however much its samples weigh, the last batches
             of an epoch wait for the next one, and several replicas are not served.
         jit_compile: Compile the gradients of a replica by XLA. The update stays outside: replicas cannot meet within.
+        deterministic: Op determinism is enabled, under which TensorFlow's own clock is refused (2.21).
     """
     replicas = strategy.num_replicas_in_sync
+    clock = _clock if deterministic else tf.timestamp
     variables = model.trainable_variables
     # Keras's own `global_clipnorm`, and the judgement whether scaled gradients are finite, look at what a single replica has
     # before they meet (3.15).
@@ -97,7 +102,7 @@ def make_train_steps(
             variable.assign(tf.zeros_like(variable))
 
     def sums_of(function, iterator, before):
-        (images, target, weight), waited = _fetch(iterator, before)
+        (images, target, weight), waited = _fetch(iterator, before, clock)
         # Sums of a few numbers are taken here and not where replicas meet: in a loop, that met the gradients of the step
         # before on two CPU devices ("Shape mismatch in the collective instance", TF 2.21).
         parts = zip(strategy.experimental_local_results(target), strategy.experimental_local_results(weight), strict=True)
@@ -126,7 +131,11 @@ def make_train_steps(
     return train_steps
 
 
-def _fetch(iterator, before: tf.Tensor):
+def _clock() -> tf.Tensor:
+    return tf.ensure_shape(tf.numpy_function(time.time, [], tf.float64), [])
+
+
+def _fetch(iterator, before: tf.Tensor, clock: Callable[[], tf.Tensor]):
     """The next batch, and for how many seconds it was waited for after `before` was there.
 
     What counts is that the device has nothing to do. A GPU works on while the host goes ahead and asks for the next batch, so
@@ -136,10 +145,28 @@ def _fetch(iterator, before: tf.Tensor):
     """
     batch = next(iterator)
     with tf.device("CPU:0"):
-        free = tf.cond(tf.math.is_nan(before[0]), tf.timestamp, tf.timestamp)
+        free = tf.cond(tf.math.is_nan(before[0]), clock, clock)
         with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-            waited = tf.maximum(tf.timestamp() - free, 0)
+            waited = tf.maximum(clock() - free, 0)
     return batch, waited
+
+
+@contextlib.contextmanager
+def averaged(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> Iterator[None]:
+    """Within the block all trainable variables are the moving averages that the optimizer keeps, if it does.
+
+    The moving averages of batch normalisation stay as they are: those of the weights as trained.
+    """
+    if not getattr(optimizer, "inner_optimizer", optimizer).use_ema:
+        yield
+        return
+    trained = [variable.numpy() for variable in variables]
+    optimizer.finalize_variable_values(variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, trained, strict=True):
+            variable.assign(value)
 
 
 def share_batch_statistics(strategy: tf.distribute.Strategy, model: keras.Model) -> None:

@@ -1,15 +1,17 @@
 """Training: one explicit loop over `strategy.run`, with everything needed to go on after an interruption."""
 
-import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
-from tfrs import assemble, checkpoints, divergence, evaluate, metrics, storage, transfer, waiting
+from tfrs import assemble, checkpoints, divergence, evaluate, freezing, metrics, storage, transfer, waiting
 from tfrs.board import Board, write_settings
+from tfrs.epoch import calls_of, check_steps, steps_of
 from tfrs.errors import UserError
 from tfrs.experiment import CHECKPOINTS, SEGMENT, Experiment, is_begun, is_finished, open_run, place_run
 from tfrs.export import export
@@ -17,8 +19,9 @@ from tfrs.history import History
 from tfrs.progress import progress
 from tfrs.records import Records
 from tfrs.segmentation import Segmentation
-from tfrs.steps import make_train_steps, share_batch_statistics
+from tfrs.steps import averaged, make_train_steps, share_batch_statistics
 from tfrs.tasks import Task
+from tfrs.termination import Terminated, deferred
 
 TENSORBOARD = "tensorboard"
 WARM_UP, PROFILED = 5, 3  # calls of an epoch before a profile, and in it
@@ -53,10 +56,11 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
             network = transfer.Network(model, experiment, channels, task.scheme.classes)
             left = transfer.start_from(Path(experiment.init_from), network)
             print(f"weights of {experiment.init_from}" + (f"; not for {'; '.join(left)}" if left else ""))
-        optimizer = assemble.optimizer(experiment, len(_plan(experiment, records.count("train"))))
+        optimizer = assemble.optimizer(experiment, len(steps_of(experiment, records.count("train"))))
         optimizer.build(model.trainable_variables)
     # Wrong settings show before a folder is made.
-    _check_steps(experiment, records.count("train"))
+    check_steps(experiment, records.count("train"))
+    encoder = freezing.encoder(experiment, task, model)
     for split in ("train", "val"):
         images, *_ = assemble.batches(experiment, records, task, split, training=split == "train").element_spec
         _check_sizes(model, images)
@@ -69,7 +73,7 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
         if experiment.read == "auto" and storage.is_remote(records.directory):
             print(f"{records.directory} is on a network file system: reading in sequence (--read=random maps it all the same)")
         print(f"run {folder}: {model.count_params():,} parameters on {strategy.num_replicas_in_sync} device(s)")
-        fit(experiment, folder, records, task, model, optimizer, strategy)
+        fit(experiment, folder, records, task, model, optimizer, strategy, encoder)
         best = evaluate.best_model(experiment, folder, records, task)
         scores = evaluate.report(experiment, folder, records, task, best, evaluate.final_split(records))
         write_settings(folder / TENSORBOARD, experiment, scores)
@@ -85,25 +89,6 @@ def _check_sizes(model: keras.Model, images: dict[str, tf.TensorSpec]) -> None:
             raise UserError(f"{model.name} takes patches of {size} only, not {given}; --augment=crop:SIZE makes them smaller")
 
 
-def _plan(experiment: Experiment, count: int) -> list[int]:
-    """Number of batches that each step of an epoch over so many records takes."""
-    batches = -(-count // experiment.batch_size)
-    return [min(experiment.accumulate, batches - start) for start in range(0, batches, experiment.accumulate)]
-
-
-def _check_steps(experiment: Experiment, count: int) -> None:
-    batches, steps = -(-count // experiment.batch_size), len(_plan(experiment, count))
-    if experiment.accumulate > batches:
-        raise UserError(
-            f"--accumulate={experiment.accumulate}: an epoch of {count} records has only {batches} batches; "
-            "give a smaller number"
-        )
-    if experiment.steps_per_execution > steps:
-        raise UserError(
-            f"--steps_per_execution={experiment.steps_per_execution}: an epoch has only {steps} steps; give a smaller number"
-        )
-
-
 def fit(
     experiment: Experiment,
     folder: Path,
@@ -112,119 +97,183 @@ def fit(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     strategy: tf.distribute.Strategy,
+    encoder: Sequence[keras.Layer] = (),
 ) -> None:
-    """Run the epochs that are left, until the last or until `patience` epochs brought no better score."""
-    epoch, best_epoch = (tf.Variable(0, trainable=False) for _ in range(2))
-    best = tf.Variable(-1.0, trainable=False, dtype=tf.float64)
-    manager = checkpoints.manage(folder, model, optimizer=optimizer, epoch=epoch, best=best, best_epoch=best_epoch)
-    if manager.latest_checkpoint:
-        manager.checkpoint.restore(manager.latest_checkpoint).assert_consumed()
-        print(f"continuing after epoch {int(epoch)} (best {MONITOR} {float(best):.4f} of epoch {int(best_epoch)})")
-
-    batches = assemble.batches(experiment, records, task, "train", training=True, epoch=int(epoch))
-    train = strategy.experimental_distribute_dataset(batches)
-    train_steps = make_train_steps(
-        *(strategy, model, optimizer, task),
-        decay=experiment.decay,
-        clip_norm=experiment.clip_norm,
-        accumulate=experiment.accumulate,
-        jit_compile=experiment.jit_compile,
-    )
-    # Traced for any number of steps, once, with an iterator of no epoch.
-    train_steps = train_steps.get_concrete_function(
-        iter(strategy.experimental_distribute_dataset(batches.take(0))),
-        tf.TensorSpec([None], tf.int32),
-        tf.TensorSpec([None, 3], tf.float64),
-    )
-    measure = evaluate.make_measure(strategy, model, task)
-    val = assemble.batches(experiment, records, task, "val")
-    count = records.count("train")
-    calls = np.split(plan := np.array(_plan(experiment, count), np.int32), range(0, len(plan), experiment.steps_per_execution))[
-        1:
-    ]
-    history = History(folder / "history.csv", int(epoch))
-    profile = folder / TENSORBOARD if experiment.profile else None
-    with Board(folder / TENSORBOARD, task, assemble.sensors(experiment, records)) as board:
-        board.graph(train_steps.graph)
-        while int(epoch) < experiment.epochs and int(epoch) - int(best_epoch) < experiment.patience:
-            number = int(epoch.assign_add(1))
-            before = waiting.usage()
-            rows = _train_epoch(train_steps, iter(train), calls, f"epoch {number}/{experiment.epochs}", profile)
-            used, profile = waiting.usage() - before, None
-            loss, size, waited = rows.sum(axis=0)
-            loss, seconds = loss / size, used[0]
-            if not math.isfinite(loss) or not all(np.isfinite(value).all() for value in model.get_weights()):
-                raise _diverged(experiment, folder, records, number, rows)
-            share_batch_statistics(strategy, model)
-            matrix, val_loss = measure(val)
-            scores = metrics.scores(matrix, task.scheme.classes)
-            better = scores[MONITOR] > float(best)
-            if better:
-                best.assign(scores[MONITOR])
-                best_epoch.assign(number)
-            row = {
-                "epoch": number,
-                "loss": loss,
-                "val_loss": val_loss,
-                **{f"val_{name}": scores[name] for name in ("average_f1", "overall_f1", "overall_accuracy")},
-                "learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
-                "seconds": seconds,
-                "images_per_second": count / seconds,
-                "waiting": waited / seconds,
-            }
-            with checkpoints.storing(folder):
-                if better:
-                    checkpoints.save_weights(model, folder / CHECKPOINTS / evaluate.BEST)
-                    board.patches(number, val, model)
-                history.append(row)
-                board.epoch(row, scores)
-                manager.save()
-            print(
-                f"epoch {number}/{experiment.epochs}: loss {loss:.4f}, val loss {val_loss:.4f}, "
-                f"val average F1 {scores['average_f1']:.4f}, overall F1 {scores['overall_f1']:.4f}, "
-                f"{row['images_per_second']:.1f} images/s, best epoch {int(best_epoch)}",
-                flush=True,
-            )
-            if line := waiting.advice(experiment, waited, used):
-                print(line, flush=True)
-
-
-def _train_epoch(
-    train_steps: Callable, iterator: Iterator, calls: list[np.ndarray], label: str, profile: Path | None = None
-) -> np.ndarray:
-    """Rows (steps, 3) of what `train_steps` returned, to the end of the epoch or soon after a sum that is not finite.
+    """Run the epochs that are left, until the last or until `patience` epochs brought no better score.
 
     Args:
-        calls: For every call of `train_steps`, the number of batches of each of its steps.
+        encoder: Layers that stay as they are in the first epochs.
+    """
+    state = checkpoints.begin()
+    variables = model.trainable_variables
+    fresh = [variable.numpy() for variable in (optimizer.variables if encoder else ())]
+    manager = checkpoints.manage(folder, model, optimizer, state)
+    plan = np.array(steps_of(experiment, records.count("train")), np.int32)
+    if checkpoints.restore(manager, folder):
+        best = f" (best {MONITOR} {float(state.best):.4f} of epoch {int(state.best_epoch)})" if int(state.best_epoch) else ""
+        print(f"continuing after {_place(state, plan)}{best}")
+
+    ahead, first = divmod(int(plan[: int(state.step)].sum()), int(plan.sum()))
+    start = {"epoch": int(state.epoch) + ahead, "step": first}
+    batches = assemble.batches(experiment, records, task, "train", training=True, **start)
+    train = strategy.experimental_distribute_dataset(batches)
+
+    def trace():
+        freezing.keep(encoder, int(state.epoch) < experiment.freeze_encoder)
+        if encoder and int(state.epoch) >= experiment.freeze_encoder:
+            freezing.shift(optimizer, assemble.learning_rate(experiment, len(plan)), experiment.freeze_encoder * len(plan))
+        train_steps = make_train_steps(
+            *(strategy, model, optimizer, task),
+            decay=experiment.decay,
+            clip_norm=experiment.clip_norm,
+            accumulate=experiment.accumulate,
+            jit_compile=experiment.jit_compile,
+            deterministic=experiment.deterministic,
+        )
+        # For any number of steps, with an iterator of no epoch.
+        return train_steps.get_concrete_function(
+            iter(strategy.experimental_distribute_dataset(batches.take(0))),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None, 3], tf.float64),
+        )
+
+    train_steps = trace()
+    measure = evaluate.make_measure(strategy, model, task)
+    val = assemble.batches(experiment, records, task, "val")
+    history = History(folder / "history.csv", int(state.epoch))
+    profile = folder / TENSORBOARD if experiment.profile else None
+
+    def save():
+        share_batch_statistics(strategy, model)
+        with checkpoints.storing(folder):
+            manager.save()
+
+    def check():
+        if signals:
+            raise Terminated
+
+    def train_epoch(label):
+        nonlocal profile, train_steps
+        if encoder and (int(state.epoch), int(state.step)) == (experiment.freeze_encoder, 0):
+            freezing.begin_anew(optimizer, fresh)
+            train_steps = trace()
+        iterator = iter(train) if int(state.step) < len(plan) else None
+        with progress(total=len(plan), initial=int(state.step), unit="steps", desc=label, leave=False) as bar:
+            while (step := int(state.step)) < len(plan):
+                begun, calls = time.perf_counter(), calls_of(experiment, plan[step:], step)
+                rows = _train_calls(train_steps, iterator, calls, bar, signals, profile)
+                if not np.isfinite(rows).all() or not all(np.isfinite(value).all() for value in model.get_weights()):
+                    raise _diverged(experiment, folder, records, int(state.epoch), step, rows)
+                checkpoints.advance(state, rows, time.perf_counter() - begun)
+                profile = None
+                if experiment.save_every_steps and int(state.step) % experiment.save_every_steps == 0:
+                    save()
+                check()
+
+    def finish_epoch():
+        number = int(state.epoch) + 1
+        with averaged(optimizer, variables):
+            matrix, val_loss = measure(val, check)
+            scores = metrics.scores(matrix, task.scheme.classes)
+            if better := scores[MONITOR] > float(state.best):
+                with checkpoints.storing(folder):
+                    checkpoints.save_weights(model, folder / CHECKPOINTS / evaluate.BEST)
+                    board.patches(number, val, model)
+        loss, size, waited, seconds = state.sums.numpy()
+        row = {
+            "epoch": number,
+            "loss": loss / size,
+            "val_loss": val_loss,
+            **{f"val_{name}": scores[name] for name in ("average_f1", "overall_f1", "overall_accuracy")},
+            "learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
+            "seconds": seconds,
+            "images_per_second": records.count("train") / seconds,
+            "waiting": waited / seconds,
+        }
+        checkpoints.begin_epoch(state, scores[MONITOR] if better else None)
+        since = max(int(state.best_epoch), int(state.lowered))
+        if experiment.schedule == "plateau" and number - since >= experiment.plateau_patience:
+            optimizer.learning_rate = row["learning_rate"] * experiment.plateau_factor
+            state.lowered.assign(number)
+        with checkpoints.storing(folder):
+            history.append(row)
+            board.epoch(row, scores)
+            manager.save()
+        return row
+
+    with Board(folder / TENSORBOARD, task, assemble.sensors(experiment, records)) as board, deferred() as signals:
+        board.graph(train_steps.graph)
+        try:
+            while int(state.epoch) < experiment.epochs and int(state.epoch) - int(state.best_epoch) < experiment.patience:
+                waited, used = state.sums.numpy()[2], waiting.usage()
+                train_epoch(f"epoch {int(state.epoch) + 1}/{experiment.epochs}")
+                waited, used = state.sums.numpy()[2] - waited, waiting.usage() - used
+                share_batch_statistics(strategy, model)
+                row = finish_epoch()
+                print(
+                    f"epoch {row['epoch']}/{experiment.epochs}: loss {row['loss']:.4f}, val loss {row['val_loss']:.4f}, "
+                    f"val average F1 {row['val_average_f1']:.4f}, overall F1 {row['val_overall_f1']:.4f}, "
+                    f"{row['images_per_second']:.1f} images/s, best epoch {int(state.best_epoch)}",
+                    flush=True,
+                )
+                if line := waiting.advice(experiment, waited, used):
+                    print(line, flush=True)
+                check()
+        except Terminated:
+            save()
+            place = _place(state, plan)
+            raise Terminated(f"SIGTERM: the state after {place} is saved; run the same command again to continue") from None
+
+
+def _place(state: checkpoints.State, plan: np.ndarray) -> str:
+    step = f" and step {int(state.step)} of {len(plan)} of the next" if int(state.step) else ""
+    return f"epoch {int(state.epoch)}{step}"
+
+
+def _train_calls(
+    train_steps: Callable,
+    iterator: Iterator,
+    calls: list[np.ndarray],
+    bar: tqdm,
+    signals: Sequence[int] = (),
+    profile: Path | None = None,
+) -> np.ndarray:
+    """Rows (steps, 3) of what `train_steps` returned, to the end or soon after a signal or a sum that is not finite.
+
+    Args:
         profile: Write a profile of a few calls there.
     """
     found, rows = [], tf.zeros((1, 3), tf.float64)
     first = max(0, min(WARM_UP, len(calls) - PROFILED))
-    with progress(total=sum(map(len, calls)), unit="steps", desc=label, leave=False) as bar:
-        for number, batches in enumerate(calls):
-            if profile and number == first:
-                tf.profiler.experimental.start(str(profile))
-            with tf.profiler.experimental.Trace("train", step_num=number, _r=1):
-                before, rows = rows, train_steps(iterator, tf.constant(batches), rows)
-            # Never further ahead of the device than one call, and without a wait: this call began when that was done.
-            found.append(before.numpy())
-            if not np.isfinite(found[-1]).all():
-                break
-            bar.update(len(batches))
-            if profile and number == min(first + PROFILED, len(calls)) - 1:
-                rows.numpy()
-                tf.profiler.experimental.stop()
+    for number, batches in enumerate(calls):
+        if profile and number == first:
+            tf.profiler.experimental.start(str(profile))
+        with tf.profiler.experimental.Trace("train", step_num=number, _r=1):
+            before, rows = rows, train_steps(iterator, tf.constant(batches), rows)
+        # Never further ahead of the device than one call, and without a wait: this call began when that was done.
+        found.append(before.numpy())
+        if signals or not np.isfinite(found[-1]).all():
+            break
+        bar.update(len(batches))
+        if profile and number == min(first + PROFILED, len(calls)) - 1:
+            rows.numpy()
+            tf.profiler.experimental.stop()
     return np.concatenate([*found[1:], rows.numpy()])
 
 
-def _diverged(experiment: Experiment, folder: Path, records: Records, epoch: int, rows: np.ndarray) -> UserError:
-    """What to tell of an epoch whose loss is not finite from some step on, or whose last step spoilt the weights."""
+def _diverged(experiment: Experiment, folder: Path, records: Records, epoch: int, first: int, rows: np.ndarray) -> UserError:
+    """What to tell of an epoch (from 0) whose loss is not finite from some step on, or whose last step spoilt the weights.
+
+    Args:
+        first: Number of the step of the first row.
+    """
     bad = np.flatnonzero(~np.isfinite(rows[:, 0]))
-    step = int(bad[0]) if len(bad) else len(rows) - 1
-    plan = _plan(experiment, records.count("train"))
+    row = int(bad[0]) if len(bad) else len(rows) - 1
+    step = first + row
+    plan = steps_of(experiment, records.count("train"))
     batches = range(sum(plan[:step]), sum(plan[: step + 1]))
-    what = f"the loss of step {step + 1} is {rows[step, 0]}" if len(bad) else f"after step {step + 1} weights are not finite"
+    what = f"the loss of step {step + 1} is {rows[row, 0]}" if len(bad) else f"after step {step + 1} weights are not finite"
     return UserError(
-        f"epoch {epoch}: {what}; {divergence.explain(experiment, records, epoch - 1, batches)}. "
+        f"epoch {epoch + 1}: {what}; {divergence.explain(experiment, records, epoch, batches)}. "
         f"The last good state is kept in {folder / CHECKPOINTS}"
     )

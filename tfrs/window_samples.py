@@ -11,7 +11,15 @@ from tfrs.pipeline import finish
 
 
 def cut_windows(
-    dataset: tf.data.Dataset, *, margin: int, count: int, balanced: bool, seed: int, epoch: int = 0
+    dataset: tf.data.Dataset,
+    *,
+    margin: int,
+    count: int,
+    balanced: bool,
+    seed: int,
+    epoch: int = 0,
+    step: int = 0,
+    steps: int = 0,
 ) -> tf.data.Dataset:
     """Batches of windows of 2 margin + 1 pixels from batches of patches; each lies in its patch as a whole.
 
@@ -23,6 +31,8 @@ def cut_windows(
         balanced: Draw from all pixels of the batch, each class that is there as often as every other as long as it lasts.
         seed: With the number of the batch, the seed of the draw.
         epoch: Number of the first epoch, to continue a run.
+        step: Number of the first batch of that epoch, at which the dataset begins.
+        steps: Batches of a whole epoch, which a dataset that begins at a step does not tell.
 
     Returns:
         Dataset of ({sensor: (B count, C, 2 margin + 1, 2 margin + 1)}, target (B count, 1, 1), weight (B count,)), or with all
@@ -31,7 +41,7 @@ def cut_windows(
     Raises:
         UserError: A patch has fewer windows.
     """
-    steps = len(dataset)
+    steps = steps or len(dataset)
     inner = slice(margin, -margin)
     height, width = dataset.element_spec[1].shape[1:]
     side = 2 * margin + 1
@@ -40,11 +50,13 @@ def cut_windows(
             f"--windows={count}: a patch of {height}x{width} pixels has {there} of {2 * margin + 1}x{2 * margin + 1}"
         )
     if not count:
-        return finish(dataset.map(lambda images, target, weight: (images, target[:, inner, inner], weight)), steps)
-    epochs = itertools.count(epoch)
+        return finish(
+            dataset.map(lambda images, target, weight: (images, target[:, inner, inner], weight)), None if step else steps
+        )
+    epochs = itertools.chain([(epoch, step)], ((number, 0) for number in itertools.count(epoch + 1)))
 
-    def numbered(epoch):
-        return tf.data.Dataset.zip(tf.data.Dataset.range(epoch * steps, (epoch + 1) * steps), dataset)
+    def numbered(epoch, step):
+        return tf.data.Dataset.zip(tf.data.Dataset.range(epoch * steps + step, (epoch + 1) * steps), dataset)
 
     def cut(number, batch):
         images, target, weight = batch
@@ -53,8 +65,8 @@ def cut_windows(
         found = tf.gather_nd(target[:, inner, inner], tf.stack([patch, row, column], 1))
         return cut, found[:, None, None], tf.gather(weight, patch)
 
-    numbers = tf.data.Dataset.from_generator(lambda: [next(epochs)], output_signature=tf.TensorSpec([], tf.int64))
-    return finish(numbers.flat_map(numbered).map(cut, num_parallel_calls=2), steps)
+    numbers = tf.data.Dataset.from_generator(lambda: [next(epochs)], output_signature=(tf.TensorSpec([], tf.int64),) * 2)
+    return finish(numbers.flat_map(numbered).map(cut, num_parallel_calls=2), None if step else steps)
 
 
 def _draw(target: tf.Tensor, count: int, balanced: bool, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
