@@ -10,7 +10,7 @@ import tensorflow as tf
 from small_records import write_records
 from test_train import python
 
-from tfrs import metrics, pipeline, segmentation
+from tfrs import metrics, pipeline, pixels, segmentation
 from tfrs.errors import UserError
 from tfrs.labels import BIGEARTHNET_19, BIGEARTHNET_43, DFC2020, IGBP, IGBP_SIMPLIFIED, IGNORE, MULTISENGE, lookup
 from tfrs.records import Records
@@ -163,17 +163,17 @@ def test_ignored_classes_are_no_classes_of_the_model(records):
 
 def test_pixels_without_data_have_no_class(records, monkeypatch):
     """A pixel of Sentinel-2 that is 0 in all bands read, and one of Sentinel-1 that is NaN in one."""
-    copy = pipeline._copy
+    gather = pixels.gather
 
-    def with_holes(batches, name, mapped, starts):
-        image = copy(batches, name, mapped, starts)
-        if name == "s2":
+    def with_holes(shards, starts, field, positions):
+        image = gather(shards, starts, field, positions)
+        if field.dtype == "uint16":
             image[:, :, 3, 5], image[:, 0, 6, 6] = 0, 0
-        elif name == "s1":
+        elif field.dtype == "float32":
             image[:, 1, 7, 2] = np.nan
         return image
 
-    monkeypatch.setattr(pipeline, "_copy", with_holes)
+    monkeypatch.setattr(pixels, "gather", with_holes)
     (_, target, _), *_ = pipeline.load(records, "val", inputs="s1s2", task=create(records), batch_size=4)
     holes = np.zeros((16, 16), bool)
     holes[3, 5] = holes[7, 2] = True

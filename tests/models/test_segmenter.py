@@ -17,7 +17,7 @@ CHANNELS, CLASSES, SIDE = 6, 4, 40
 @pytest.fixture(scope="module", params=NAMES)
 def network(request):
     keras.utils.set_random_seed(0)
-    return segmenter(request.param, CHANNELS, CLASSES, size=SIDE)
+    return segmenter(request.param, CHANNELS, [CLASSES], size=SIDE)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def half(network):
     """The same once more, in half precision, and untrained."""
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        return segmenter(network.name, CHANNELS, CLASSES, size=SIDE)
+        return segmenter(network.name, CHANNELS, [CLASSES], size=SIDE)
     finally:
         keras.config.set_dtype_policy("float32")
 
@@ -125,13 +125,13 @@ def test_mixed_precision_keeps_the_logits_in_float32(half):
 
 
 def test_dropout_comes_before_the_last_convolution():
-    found = segmenter("fpn_mobilenet", 2, 3, size=32, dropout=0.25)
+    found = segmenter("fpn_mobilenet", 2, [3], size=32, dropout=0.25)
     names = [layer.name for layer in found.layers]
     assert found.get_layer("dropout").rate == 0.25 and names.index("dropout") == names.index("logits") - 1
 
 
 def test_pspnet_takes_the_next_multiple_of_48():
-    found = segmenter("pspnet_mobilenet", 2, 3, size=50)
+    found = segmenter("pspnet_mobilenet", 2, [3], size=50)
     assert found.get_layer("pspnet_mobilenet_features").input_shape == (None, 96, 96, 2)
     with pytest.raises(ValueError, match=r"expected shape=\(None, 50, 50, 2\), found shape=\(1, 64, 64, 2\)"):
         found(planes(1, 64, 64, 2))
@@ -139,7 +139,7 @@ def test_pspnet_takes_the_next_multiple_of_48():
 
 def test_unet_wenger_is_the_one_of_the_authors():
     """Parameters by hand, after their `unet_model`: VGG16's 13 kernels, then per step 2x2 up and two 3x3."""
-    found = segmenter("unet_wenger", 3, 6, size=64)
+    found = segmenter("unet_wenger", 3, [6], size=64)
     vgg16 = 14_714_688  # of keras.applications, without top
     decoder, below = 0, 512
     for width in (512, 256, 128, 64):
@@ -160,7 +160,7 @@ def test_unet_wenger_is_the_one_of_the_authors():
 def test_deeplab_encoder_is_the_published_one_without_its_last_step():
     """At every second position, rate 2 at stride 16 computes what rate 1 at stride 32 does."""
     published = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(None, None, 3))
-    features = segmenter("deeplabv3plus_resnet50", 3, 2, size=64).get_layer("deeplabv3plus_resnet50_features")
+    features = segmenter("deeplabv3plus_resnet50", 3, [2], size=64).get_layer("deeplabv3plus_resnet50_features")
     fill(features, published, "mean")
     images = planes(1, 64, 96, 3)
     found = keras.Model(features.input, features.get_layer("conv5_block3_out").output)(images, training=False)
@@ -172,7 +172,7 @@ def test_deeplab_encoder_is_the_published_one_without_its_last_step():
 def test_deeplab_by_its_parameters(monkeypatch):
     """Chen et al. 2018: 1x1 and three separable 3x3 of 256, pooling, projection; 48 low features; two more; 1x1."""
     monkeypatch.setattr("tfrs.models.segmenter.pretrained", sevens)
-    found = segmenter("deeplabv3plus_densenet121", 3, 7, size=64, encoder_weights="any")
+    found = segmenter("deeplabv3plus_densenet121", 3, [7], size=64, encoder_weights="any")
     encoder = 7_037_504  # of keras.applications, without top
     assert sum(int((weight.numpy() == 7).sum()) for weight in found.weights) == encoder
     deep, low, normalised = 1024, 256, 4 * 256
@@ -199,7 +199,7 @@ def test_deeplab_by_its_parameters(monkeypatch):
 )
 def test_every_weight_of_the_encoder_is_filled(name, filled, monkeypatch):
     monkeypatch.setattr("tfrs.models.segmenter.pretrained", sevens)
-    model = segmenter(name, 3, 2, size=48, encoder_weights="any")
+    model = segmenter(name, 3, [2], size=48, encoder_weights="any")
     assert sum(int((weight.numpy() == 7).sum()) for weight in model.weights) == filled
 
 

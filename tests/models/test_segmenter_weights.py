@@ -50,7 +50,7 @@ def test_three_channels_go_through_the_encoders_own_preprocessing(name, last, vg
     assert 0.05 < np.mean((pixels == 0) | (pixels == 255)) < 0.3
     reference = keras.Model(vgg16.input, vgg16.get_layer(last).output)
     expected = reference(keras.applications.vgg16.preprocess_input(pixels.copy()), training=False).numpy()
-    found = up_to(segmenter(name, 3, 2, size=64, encoder_weights=file), last)(images)
+    found = up_to(segmenter(name, 3, [2], size=64, encoder_weights=file), last)(images)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * expected.max())
 
 
@@ -88,7 +88,7 @@ def test_input_of_each_kind_of_encoder(name, expected, channels):
 def test_mean_kernel_answers_to_grey_as_the_pretrained_does(vgg16, file):
     """Six equal channels, or a grey image of three: the same response of the first convolution, and so of all."""
     grey = planes(1, 32, 32, 1)
-    model = segmenter("unet_wenger", 6, 2, size=32, encoder_weights=file)
+    model = segmenter("unet_wenger", 6, [2], size=32, encoder_weights=file)
     reference = keras.Model(vgg16.input, vgg16.get_layer("block5_conv3").output)
     expected = reference(np.repeat(57.6 * grey, 3, axis=-1), training=False).numpy()
     found = up_to(model, "block5_conv3")(np.repeat(grey, 6, axis=-1))
@@ -101,7 +101,7 @@ def test_mean_kernel_answers_to_grey_as_the_pretrained_does(vgg16, file):
 
 
 def test_random_first_convolution_leaves_the_others_pretrained(vgg16, file):
-    model = segmenter("unet_wenger", 6, 2, size=32, encoder_weights=file, first_convolution="random")
+    model = segmenter("unet_wenger", 6, [2], size=32, encoder_weights=file, first_convolution="random")
     features = model.get_layer("unet_wenger_features")
     kernel = features.get_layer("block1_conv1").kernel.numpy()
     assert kernel.std() == pytest.approx(np.sqrt(2 / 54), rel=0.1)  # He normal: 9 x 6 inputs
@@ -117,7 +117,7 @@ def test_normalisation_before_the_first_convolution_gets_the_mean_channel(tmp_pa
     source = encoder("linknet_resnet18").build(3)
     source.set_weights([rng.uniform(0.01, 0.1, weight.shape) for weight in source.weights])
     source.save_weights(tmp_path / "resnet18.weights.h5")
-    model = segmenter("linknet_resnet18", 5, 2, size=32, encoder_weights=str(tmp_path / "resnet18.weights.h5"))
+    model = segmenter("linknet_resnet18", 5, [2], size=32, encoder_weights=str(tmp_path / "resnet18.weights.h5"))
     features = model.get_layer("linknet_resnet18_features")
     for found, given in zip(
         features.get_layer("bn_data").get_weights(), source.get_layer("bn_data").get_weights(), strict=True
@@ -132,7 +132,7 @@ def test_normalisation_before_the_first_convolution_gets_the_mean_channel(tmp_pa
 
 
 def test_an_encoder_of_another_version_is_refused(vgg16):
-    features = segmenter("unet_wenger", 3, 2, size=32).get_layer("unet_wenger_features")
+    features = segmenter("unet_wenger", 3, [2], size=32).get_layer("unet_wenger_features")
     other = keras.models.clone_model(
         vgg16,
         clone_function=lambda layer: layer.from_config(
@@ -154,7 +154,7 @@ def test_imagenet_comes_through_keras_and_through_the_package(vgg16, file, monke
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", get_file)
     monkeypatch.setattr(keras.utils, "get_file", get_file)
     for name in ("unet_wenger", "pspnet_vgg16"):
-        model = segmenter(name, 3, 2, size=48, encoder_weights="imagenet")
+        model = segmenter(name, 3, [2], size=48, encoder_weights="imagenet")
         found = model.get_layer(f"{name}_features").get_layer("block4_conv3").get_weights()
         np.testing.assert_array_equal(found[0], vgg16.get_layer("block4_conv3").get_weights()[0])
     assert asked == ["vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"] * 2
@@ -170,7 +170,7 @@ def test_imagenet_without_network(name, monkeypatch):
     with pytest.raises(
         UserError, match=r"ImageNet weights of vgg16: URL fetch failure .* give the path of a file with the weights"
     ):
-        segmenter(name, 3, 2, size=48, encoder_weights="imagenet")
+        segmenter(name, 3, [2], size=48, encoder_weights="imagenet")
 
 
 def test_files_that_do_not_fit(vgg16, tmp_path):
@@ -193,7 +193,7 @@ def test_files_that_do_not_fit(vgg16, tmp_path):
     with pytest.raises(UserError, match=r"encoder weights 'imagnet': no such file\. Give none, imagenet, or the path"):
         pretrained(encoder("unet_wenger"), "imagnet")
     with pytest.raises(UserError, match=r"unknown first convolution 'men'\. Did you mean 'mean'\?"):
-        segmenter("unet_wenger", 6, 2, size=32, first_convolution="men")
+        segmenter("unet_wenger", 6, [2], size=32, first_convolution="men")
 
 
 @pytest.mark.parametrize("kind", ["keras", "h5"])
