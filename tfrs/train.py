@@ -273,7 +273,5 @@ def _diverged(experiment: Experiment, folder: Path, records: Records, epoch: int
     plan = steps_of(experiment, records.count("train"))
     batches = range(sum(plan[:step]), sum(plan[: step + 1]))
     what = f"the loss of step {step + 1} is {rows[row, 0]}" if len(bad) else f"after step {step + 1} weights are not finite"
-    return UserError(
-        f"epoch {epoch + 1}: {what}; {divergence.explain(experiment, records, epoch, batches)}. "
-        f"The last good state is kept in {folder / CHECKPOINTS}"
-    )
+    kept = f"The last good state is kept in {folder / CHECKPOINTS}" if is_begun(folder) else "No state had been saved yet"
+    return UserError(f"epoch {epoch + 1}: {what}; {divergence.explain(experiment, records, epoch, batches)}. {kept}")
