@@ -157,14 +157,15 @@ def fit(
         if encoder and (int(state.epoch), int(state.step)) == (experiment.freeze_encoder, 0):
             freezing.begin_anew(optimizer, fresh)
             train_steps = trace()
+        begun = time.perf_counter()  # before the iterator, which may wait for the first batch
         iterator = iter(train) if int(state.step) < len(plan) else None
         with progress(total=len(plan), initial=int(state.step), unit="steps", desc=label, leave=False) as bar:
             while (step := int(state.step)) < len(plan):
-                begun, calls = time.perf_counter(), calls_of(experiment, plan[step:], step)
+                calls = calls_of(experiment, plan[step:], step)
                 rows = _train_calls(train_steps, iterator, calls, bar, signals, profile)
                 if not np.isfinite(rows).all() or not all(np.isfinite(value).all() for value in model.get_weights()):
                     raise _diverged(experiment, folder, records, int(state.epoch), step, rows)
-                checkpoints.advance(state, rows, time.perf_counter() - begun)
+                checkpoints.advance(state, rows, -begun + (begun := time.perf_counter()))
                 profile = None
                 if experiment.save_every_steps and int(state.step) % experiment.save_every_steps == 0:
                     save()
@@ -205,9 +206,10 @@ def fit(
         board.graph(train_steps.graph)
         try:
             while int(state.epoch) < experiment.epochs and int(state.epoch) - int(state.best_epoch) < experiment.patience:
-                waited, used = state.sums.numpy()[2], waiting.usage()
+                before, used = state.sums.numpy(), waiting.usage()
                 train_epoch(f"epoch {int(state.epoch) + 1}/{experiment.epochs}")
-                waited, used = state.sums.numpy()[2] - waited, waiting.usage() - used
+                used = waiting.usage() - used
+                _, _, waited, used[0] = state.sums.numpy() - before
                 share_batch_statistics(strategy, model)
                 row = finish_epoch()
                 print(
