@@ -1,9 +1,10 @@
-"""A grid of runs through the real command; the runs are small, on patches of 16 pixels."""
+"""A grid of runs, in most tests by commands that only write scores; one trains in earnest, on patches of 16 pixels."""
 
 import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,73 +15,77 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tfrs import sweep
 from tfrs.errors import UserError
 
-OPTIONS = (
-    "--model=resnet_small",
-    "--epochs=1",
-    "--batch_size=8",
-    "--run_dir=sweep",
-    "--grid=input=s1",
-    "--grid=seed=0,1",
-)
+FIXED = {"model": "resnet_small", "epochs": "1"}
+GRID = {"input": ["s1", "s2_rgb"], "seed": ["0", "1"]}
+SCORES = {("s1", "0"): 0.5, ("s1", "1"): 0.7, ("s2_rgb", "0"): 0.9, ("s2_rgb", "1"): 0.6}
 
 
-def call(folder, *arguments, status=0):
-    command = [sys.executable, "-m", "experiments.sweep", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == status, done.stdout + done.stderr
-    return done
+@pytest.fixture
+def trained(monkeypatch):
+    """The commands that trained a run; one fails as long as its input and seed are in the set."""
+    commands, failing = [], set()
+
+    def train(command, check):
+        flags = dict(text.removeprefix("--").split("=", 1) for text in command[3:])
+        commands.append(flags)
+        values = flags["input"], flags["seed"]
+        if values not in failing:
+            folder = Path(flags["run_dir"])
+            (folder / "export").mkdir(parents=True)
+            (folder / "report.json").write_text(json.dumps({"average_f1": SCORES[values], "patches": 8}))
+        return subprocess.CompletedProcess(command, int(values in failing))
+
+    monkeypatch.setattr(subprocess, "run", train)
+    return commands, failing
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory):
-    """Two seeds; one run cannot be begun at first, as a file is in the place of its folder."""
-    folder = tmp_path_factory.mktemp("sweep")
-    records = write_records(folder / "records", train=16, val=8, test=8)
-    (folder / "sweep").mkdir()
-    blocked = folder / "sweep/input=s1-seed=0"
-    blocked.write_text("")
-    options = (f"--records={records.directory}", *OPTIONS)
-    failed = call(folder, *options, status=1)
-    blocked.unlink()
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("sweep/*/report.json")}
-    return folder, options, failed, before, call(folder, *options)
+def test_every_combination_is_trained_with_what_all_have_in_common(trained, tmp_path):
+    sweep.run(tmp_path, "classify", FIXED, GRID)
+    assert [(flags["input"], flags["seed"]) for flags in trained[0]] == list(SCORES)
+    assert all(FIXED.items() <= flags.items() for flags in trained[0])
+    assert len({flags["run_dir"] for flags in trained[0]}) == 4
 
 
-def test_a_failed_run_is_named_and_the_others_go_on(swept):
-    _, _, failed, before, _ = swept
-    assert "1 of 2 runs failed" in failed.stderr and "input=s1-seed=0" in failed.stderr
-    assert len(before) == 1
+def test_table_has_the_scores_of_the_reports(trained, tmp_path):
+    text = sweep.run(tmp_path, "classify", FIXED, GRID)
+    assert text.splitlines()[2] == "| s1 | 2 | 60.0 ± 14.1 (50.0 to 70.0) |" and "| s2_rgb | 2 | 75.0 ± 21.2 (" in text
+    rows = {row["input"]: row for row in csv.DictReader((tmp_path / "sweep.csv").open())}
+    assert float(rows["s2_rgb"]["average_f1_mean"]) == pytest.approx(0.75)
+    assert float(rows["s2_rgb"]["average_f1_std"]) == pytest.approx(np.std([0.9, 0.6], ddof=1))
+    assert (tmp_path / "sweep.md").read_text() == text
 
 
-def test_same_command_trains_only_what_is_missing(swept):
-    folder, _, _, before, _ = swept
-    after = {path: path.stat().st_mtime_ns for path in folder.glob("sweep/*/report.json")}
-    assert len(after) == 2 and before.items() < after.items()
+def test_a_failed_run_is_named_and_the_same_command_trains_only_what_is_missing(trained, tmp_path):
+    commands, failing = trained
+    failing.add(("s1", "1"))
+    with pytest.raises(UserError, match=r"1 of 4 runs failed, .*: input=s1-seed=1\. The same command"):
+        sweep.run(tmp_path, "classify", FIXED, GRID)
+    assert len(commands) == 4 and "| s1 | 1 | 50.0 |" in (tmp_path / "sweep.md").read_text()
+    failing.clear()
+    assert "| s1 | 2 |" in sweep.run(tmp_path, "classify", FIXED, GRID)
+    assert len(commands) == 5 and commands[-1]["seed"] == "1"
 
 
-def test_table_has_the_scores_of_the_reports(swept):
-    folder, _, _, _, done = swept
-    (row,) = csv.DictReader((folder / "sweep/sweep.csv").open())
-    f1 = [json.loads((folder / f"sweep/input=s1-seed={seed}/report.json").read_text())["average_f1"] for seed in (0, 1)]
-    assert float(row["average_f1_mean"]) == pytest.approx(np.mean(f1))
-    assert float(row["average_f1_std"]) == pytest.approx(np.std(f1, ddof=1), abs=1e-12)
-    assert f"| s1 | 2 | {100 * np.mean(f1):.1f} ± {100 * np.std(f1, ddof=1):.1f} (" in done.stdout
+def test_other_settings_need_another_folder(trained, tmp_path):
+    sweep.run(tmp_path, "classify", FIXED, GRID)
+    with pytest.raises(UserError, match=r"epochs: 1 there, 2 asked for.*--run_dir"):
+        sweep.run(tmp_path, "classify", FIXED | {"epochs": "2"}, GRID)
 
 
-def test_tensorboard_has_settings_and_scores(swept):
-    folder, *_ = swept
-    run = folder / "sweep/input=s1-seed=1"
+def test_command_trains_and_shows_in_tensorboard(tmp_path):
+    records = write_records(tmp_path / "records", train=16, val=8, test=8)
+    options = ["--model=resnet_small", "--epochs=1", "--batch_size=8", "--run_dir=sweep", "--grid=input=s1"]
+    command = [sys.executable, "-m", "experiments.sweep", f"--records={records.directory}", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = tmp_path / "sweep/input=s1"
+    report = json.loads((run / "report.json").read_text())
+    assert report["input"] == "s1" and f"| s1 | 1 | {100 * report['average_f1']:.1f} |" in done.stdout
     events = EventAccumulator(str(run / "tensorboard")).Reload()
     content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
-    assert b"seed" in content and b"s1" in content
+    assert b"batch_size" in content and b"resnet_small" in content
     (score,) = events.Tensors("final/average_f1")
-    assert tf.make_ndarray(score.tensor_proto) == pytest.approx(json.loads((run / "report.json").read_text())["average_f1"])
-
-
-def test_other_settings_need_another_folder(swept):
-    folder, options, *_ = swept
-    done = call(folder, *options, "--epochs=2", status=1)
-    assert "epochs: 1 there, 2 asked for" in done.stderr and "--run_dir" in done.stderr
+    assert tf.make_ndarray(score.tensor_proto) == pytest.approx(report["average_f1"])
 
 
 @pytest.mark.parametrize(
