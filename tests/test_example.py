@@ -77,9 +77,13 @@ def test_a_memoryview_is_its_bytes():
 
 
 def test_large_values_are_not_copied():
-    pixels = np.arange(24, dtype=np.uint16)
-    chunks = example.pack({"name": b"x", "s2": memoryview(pixels)})
-    assert [np.shares_memory(np.frombuffer(chunk, np.uint8), pixels) for chunk in chunks].count(True) == 1
+    pixels = np.arange(5000, dtype=np.uint16)
+    values = {"s1": memoryview(pixels), "name": b"x", "s2": memoryview(pixels), "label": [3]}
+    chunks = example.pack(values)
+    assert [np.shares_memory(np.frombuffer(chunk, np.uint8), pixels) for chunk in chunks] == [False, True, False, True, False]
+    features = tf.train.Example.FromString(b"".join(chunks)).features.feature
+    assert features["s1"].bytes_list.value == features["s2"].bytes_list.value == [pixels.tobytes()]
+    assert (features["name"].bytes_list.value, features["label"].int64_list.value) == ([b"x"], [3])
 
 
 def test_order_of_the_names_is_kept():

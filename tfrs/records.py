@@ -36,7 +36,8 @@ def index_name(split: str) -> str:
 
 def crc32c(chunk: bytes | memoryview, before: int = 0) -> int:
     """CRC of a chunk, after others whose CRC is `before`."""
-    return google_crc32c.extend(before, np.frombuffer(chunk, np.uint8))  # it takes no memoryview itself
+    # It takes no memoryview itself.
+    return google_crc32c.extend(before, chunk if isinstance(chunk, bytes) else np.frombuffer(chunk, np.uint8))
 
 
 def _masked_crc(*chunks: bytes | memoryview) -> int:
@@ -47,9 +48,10 @@ def _masked_crc(*chunks: bytes | memoryview) -> int:
 
 
 def frame(chunks: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
-    """A TFRecord frame around data in chunks: head (length and its CRC), the chunks, CRC of the data."""
+    """A TFRecord frame around data in chunks: head (length and its CRC) with the first, the others, CRC of the data."""
     length = struct.pack("<Q", sum(map(len, chunks)))
-    return [length + struct.pack("<I", _masked_crc(length)), *chunks, struct.pack("<I", _masked_crc(*chunks))]
+    head = length + struct.pack("<I", _masked_crc(length))
+    return [head + chunks[0], *chunks[1:], struct.pack("<I", _masked_crc(*chunks))]
 
 
 def frames(shard: Path, *, check: bool = True):

@@ -33,7 +33,7 @@ class BandStatistics:
         values = image.reshape(len(image), -1)
         bands = max(1, _BLOCK // values.shape[1])
         blocks = [_measure(values[i : i + bands], nodata) for i in range(0, len(values), bands)]
-        return cls(*map(np.concatenate, zip(*blocks, strict=True)))
+        return cls(*(blocks[0] if len(blocks) == 1 else map(np.concatenate, zip(*blocks, strict=True))))
 
     def merge(self, other: "BandStatistics") -> "BandStatistics":
         """Statistics of both sets of pixels together (Chan, Golub & LeVeque 1983)."""
