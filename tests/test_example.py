@@ -31,7 +31,7 @@ def protobuf(values):
 
 
 def packed(values):
-    return b"".join(example.pack(values))
+    return b"".join(example.pack(values)[0])
 
 
 @given(features)
@@ -79,9 +79,11 @@ def test_a_memoryview_is_its_bytes():
 def test_large_values_are_not_copied():
     pixels = np.arange(5000, dtype=np.uint16)
     values = {"s1": memoryview(pixels), "name": b"x", "s2": memoryview(pixels), "label": [3]}
-    chunks = example.pack(values)
+    chunks, spans = example.pack(values)
     assert [np.shares_memory(np.frombuffer(chunk, np.uint8), pixels) for chunk in chunks] == [False, True, False, True, False]
-    features = tf.train.Example.FromString(b"".join(chunks)).features.feature
+    data = b"".join(chunks)
+    assert data[slice(*spans["s2"])] == pixels.tobytes() and data[slice(*spans["name"])] == b"x"
+    features = tf.train.Example.FromString(data).features.feature
     assert features["s1"].bytes_list.value == features["s2"].bytes_list.value == [pixels.tobytes()]
     assert (features["name"].bytes_list.value, features["label"].int64_list.value) == ([b"x"], [3])
 

@@ -225,9 +225,9 @@ def write_shard(task: ShardTask, count: Callable[[], None] = local.count_patch) 
     target, owner = task.directory / task.name, lock.suffix()
     try:
         with replacing(target, owner) as temporary:
-            result = _write_records(task, temporary, count)
+            result, index = _write_records(task, temporary, count)
             table = io.BytesIO()  # np.save into a file says of a full disk only that less was written
-            np.save(table, records.index_shard(temporary, task.dataset.schema))
+            np.save(table, index)
         with replacing(task.index, owner) as temporary:
             temporary.write_bytes(table.getvalue())
         with replacing(task.result, owner) as temporary:
@@ -236,35 +236,42 @@ def write_shard(task: ShardTask, count: Callable[[], None] = local.count_patch) 
         raise faults.storage(target, error) from error
 
 
-def _write_records(task: ShardTask, path: Path, count: Callable[[], None]) -> dict:
-    """Write the frames of a shard; returns what the manifest will say of it."""
+def _write_records(task: ShardTask, path: Path, count: Callable[[], None]) -> tuple[dict, np.ndarray]:
+    """Write the frames of a shard; returns what the manifest will say of it, and its index."""
+    schema = task.dataset.schema
+    small = [name for name, spec in schema.fields.items() if spec.kind != "raster"]
     statistics = {sensor.name: BandStatistics.empty(len(sensor.bands)) for sensor in task.dataset.sensors}
-    pixels = {name: np.zeros(task.dataset.schema.classes(name), np.int64) for name in task.dataset.schema.maps()}
+    pixels = {name: np.zeros(schema.classes(name), np.int64) for name in schema.maps()}
     quarantine: list[dict] = []
-    written = crc = 0
+    rows: list[tuple] = []
+    crc = size = 0
     with open(path, "wb") as file:
         for sample in _read(task, quarantine, count):
-            for chunk in records.frame(task.dataset.schema.chunks(sample)):
+            chunks, spans = schema.chunks(sample)
+            start = size + records.HEAD
+            for chunk in records.frame(chunks):
                 file.write(chunk)
                 crc = records.crc32c(chunk, crc)
-            written += 1
+                size += len(chunk)
+            places = {name: (start + first, start + last) for name, (first, last) in spans.items()}
+            rows.append((start, size - records.FOOT, places, {name: sample[name] for name in small}))
             for name in pixels:
-                pixels[name] += task.dataset.schema.scheme(name).count(sample[name][0])
+                pixels[name] += schema.scheme(name).count(sample[name][0])
             if task.split == "train":
                 for sensor in task.dataset.sensors:
                     images = sample[sensor.name]
                     for image in images.reshape(-1, *images.shape[-3:]):  # one, or those of a series
                         patch = BandStatistics.measure(image, sensor.nodata)
                         statistics[sensor.name] = statistics[sensor.name].merge(patch)
-        size = file.tell()
-    return {
-        "records": written,
+    result = {
+        "records": len(rows),
         "bytes": size,
         "crc32c": f"{crc:08x}",
         "statistics": {name: value.to_lists() for name, value in statistics.items()},
         "pixels": {name: counts.tolist() for name, counts in pixels.items()},
         "quarantine": quarantine,
     }
+    return result, records.index_table(schema, rows)
 
 
 def _read(task: ShardTask, quarantine: list[dict], count: Callable[[], None]) -> Iterable[dict]:

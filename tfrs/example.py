@@ -29,8 +29,8 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def pack(features: Mapping[str, Value]) -> list[bytes | memoryview]:
-    """Serialise features in the order given, as chunks to be written one after the other.
+def pack(features: Mapping[str, Value]) -> tuple[list[bytes | memoryview], dict[str, tuple[int, int]]]:
+    """Serialise features in the order given.
 
     Large values are not copied for it: they are the memoryviews that were given. What is small is joined with its neighbours,
     since each chunk costs as much to check and to write as kilobytes.
@@ -38,19 +38,26 @@ def pack(features: Mapping[str, Value]) -> list[bytes | memoryview]:
     Args:
         features: Per name, bytes or a memoryview (a bytes list of one), a float32 array (a float list), or
             integers (an int64 list).
+
+    Returns:
+        Chunks to be written one after the other, and per name the span (start, end) of its value in them.
     """
-    chunks, small = [], [b""]
+    chunks, small, spans, end = [], [b""], {}, 0
     for name, value in features.items():
         kind, body = _body(value)
         small.append(_before(name, kind, len(body)))
+        start = end + len(small[-1])
+        end = start + len(body)
+        spans[name] = (start, end)
         if len(body) < _SMALL:
             small.append(body)
         else:
             chunks += [b"".join(small), body]
             small = []
     chunks += [b"".join(small)] if small else []
-    chunks[0] = bytes([_FIRST]) + _varint(sum(map(len, chunks))) + chunks[0]
-    return chunks
+    head = bytes([_FIRST]) + _varint(end)
+    chunks[0] = head + chunks[0]
+    return chunks, {name: (start + len(head), end + len(head)) for name, (start, end) in spans.items()}
 
 
 def _body(value: Value) -> tuple[int, bytes | memoryview]:

@@ -9,7 +9,7 @@ import functools
 import json
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import google_crc32c
@@ -24,6 +24,7 @@ SPLITS = ("train", "val", "test")
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.jsonl"
 _MASK = 0xA282EAD8
+HEAD, FOOT = 12, 4  # bytes of a frame before and after the data
 
 
 def shard_name(dataset: str, split: str, shard: int, shards: int) -> str:
@@ -66,19 +67,19 @@ def frames(shard: Path, *, check: bool = True):
     data = memoryview(open_shard(shard))
     at = number = 0
     while at < len(data):
-        head = bytes(data[at : at + 12])
-        if len(head) < 12:
+        head = bytes(data[at : at + HEAD])
+        if len(head) < HEAD:
             raise UserError(f"{shard}: record {number}: the file ends within the frame (truncated)")
         (length,), (crc,) = struct.unpack("<Q", head[:8]), struct.unpack("<I", head[8:])
         if crc != _masked_crc(head[:8]):
             raise UserError(f"{shard}: record {number}: CRC of the length does not match")
-        start, end = at + 12, at + 12 + length
-        if end + 4 > len(data):
+        start, end = at + HEAD, at + HEAD + length
+        if end + FOOT > len(data):
             raise UserError(f"{shard}: record {number}: the file ends within the frame (truncated)")
-        if check and struct.unpack("<I", bytes(data[end : end + 4]))[0] != _masked_crc(data[start:end]):
+        if check and struct.unpack("<I", bytes(data[end : end + FOOT]))[0] != _masked_crc(data[start:end]):
             raise UserError(f"{shard}: record {number}: CRC of the data does not match")
         yield start, end
-        at, number = end + 4, number + 1
+        at, number = end + FOOT, number + 1
 
 
 def open_shard(path: Path) -> np.ndarray:
@@ -89,34 +90,46 @@ def open_shard(path: Path) -> np.ndarray:
 
 
 def index_shard(shard: Path, schema: Schema, number: int = 0) -> np.ndarray:
+    """The index of one shard as it is on disk (columns: `index_table`)."""
+    data = memoryview(open_shard(shard))  # single bytes of a memory map cost a microsecond each, of a view of it none
+    small = [name for name, spec in schema.fields.items() if spec.kind != "raster"]
+
+    def rows():
+        for start, end in frames(shard, check=False):
+            found = schema.locate(data, start, end)
+            yield start, end, found, {name: schema.value(data, name, found[name]) for name in small}
+
+    return index_table(schema, rows(), number)
+
+
+def index_table(schema: Schema, rows: Iterable[tuple[int, int, Mapping, Mapping]], number: int = 0) -> np.ndarray:
     """The index of one shard: a structured array with a row per record.
 
     Columns: `shard`, `number` in it, `start` and `end` of the serialised record, `at_<name>` (byte offset in the shard) of
     every raster, `steps_<name>` (length) of every series, and the values of every other field: texts (key, date ...) as bytes,
     labels as multi-hot.
+
+    Args:
+        rows: Per record its start and end in the shard, the spans of its rasters there, and its other values.
+        number: Of the shard.
     """
-    data = memoryview(open_shard(shard))  # single bytes of a memory map cost a microsecond each, of a view of it none
     columns: dict[str, list] = {name: [] for name in ("start", "end")}
-    for start, end in frames(shard, check=False):
-        found = schema.locate(data, start, end)
+    for start, end, spans, sample in rows:
         columns["start"].append(start)
         columns["end"].append(end)
-        for name, value in found.items():
-            spec = schema.fields[name]
+        for name, spec in schema.fields.items():
             if spec.kind == "raster":
-                columns.setdefault(f"at_{name}", []).append(value[0])
+                first, last = spans[name]
+                columns.setdefault(f"at_{name}", []).append(first)
                 if spec.series:
-                    columns.setdefault(f"steps_{name}", []).append(spec.steps(value[1] - value[0]))
-            elif spec.kind == "text":
-                columns.setdefault(name, []).append(bytes(data[slice(*value)]))
-            elif spec.kind == "vector":
-                columns.setdefault(name, []).append(np.frombuffer(data[slice(*value)], spec.stored))
-            elif spec.kind == "label":
-                columns.setdefault(name, []).append(value[0])
+                    columns.setdefault(f"steps_{name}", []).append(spec.steps(last - first))
+                continue
+            value = sample[name]
+            if spec.kind == "text":
+                value = value.encode()
             elif spec.kind == "labels":
-                columns.setdefault(name, []).append([i in value for i in range(schema.classes(name))])
-            elif spec.kind == "fractions":
-                columns.setdefault(name, []).append(value)
+                value = [i in value for i in range(schema.classes(name))]
+            columns.setdefault(name, []).append(value)
     widths = {name: max(map(len, columns.get(name, [])), default=1) for name in schema.texts()}
     table = np.zeros(len(columns["start"]), index_dtype(schema, widths))
     table["shard"], table["number"] = number, np.arange(len(table))

@@ -96,10 +96,10 @@ class Schema:
         Raises:
             ValueError: A field is missing, unexpected, or of another shape or dtype than declared.
         """
-        return b"".join(self.chunks(sample))
+        return b"".join(self.chunks(sample)[0])
 
-    def chunks(self, sample: Sample) -> list[bytes | memoryview]:
-        """What `encode` joins; rasters are views of the sample's, where they are stored as they are."""
+    def chunks(self, sample: Sample) -> tuple[list[bytes | memoryview], dict[str, tuple[int, int]]]:
+        """What `encode` joins, and per field its span; rasters are views of the sample's, where they are stored as they are."""
         if sample.keys() != self.fields.keys():
             raise ValueError(f"sample has {sorted(sample)}, schema has {sorted(self.fields)}")
         return example.pack({name: self._to_value(name, sample[name]) for name in self._small_first})
@@ -130,7 +130,7 @@ class Schema:
     def parse(self, buffer, start: int = 0, end: int | None = None) -> Sample:
         """Decode one serialised record with NumPy; rasters are views of `buffer` where that is possible."""
         spans = self.locate(buffer, start, len(buffer) if end is None else end)
-        return {name: self._from_value(buffer, name, value) for name, value in spans.items()}
+        return {name: self.value(buffer, name, value) for name, value in spans.items()}
 
     def locate(self, buffer, start: int, end: int) -> dict:
         """`example.parse` of one record, checked against the schema: every field there, every raster of its size."""
@@ -152,7 +152,8 @@ class Schema:
                 raise ValueError(f"{name} {value} is outside the {self.classes(name)} classes of {spec.scheme}")
         return found
 
-    def _from_value(self, buffer, name: str, value):
+    def value(self, buffer, name: str, value):
+        """A field of one record from what `locate` found of it."""
         spec = self.fields[name]
         if spec.kind == "text":
             return bytes(buffer[slice(*value)]).decode()
