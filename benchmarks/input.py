@@ -23,7 +23,7 @@ flags.DEFINE_string(
     "data", None, "folder for the simulated files and records, kept for the next run (default: a temporary one)"
 )
 flags.DEFINE_float("scale", 1, "so many times the usual number of records")
-flags.DEFINE_integer("repeats", 3, "runs of each way, of which the median counts", lower_bound=1)
+flags.DEFINE_integer("repeats", 3, "runs of each way, of which the median counts", lower_bound=2)
 flags.DEFINE_float("seconds", 1.5, "length of a run")
 flags.DEFINE_list("inputs", [], "sets and inputs to compare, e.g. sen12ms/s2_rgb,eurosat, and opening (default: all)")
 flags.DEFINE_list("ways", [], "ways to compare (default: all)")
@@ -131,10 +131,13 @@ def compare(row: Row, folder: Path) -> dict[str, float]:
         here.recv()
         ends[way] = here, process
     speeds: dict[str, list[float]] = {way: [] for way in ends}
+    memory: dict[str, list[float]] = {way: [] for way in ends}
     for _ in range(FLAGS.repeats):
         for way, (pipe, _) in ends.items():
             pipe.send(FLAGS.seconds)
-            speeds[way].append(pipe.recv())
+            patches, megabytes = pipe.recv()
+            speeds[way].append(patches)
+            memory[way].append(megabytes)
     for pipe, process in ends.values():
         pipe.send(None)
         process.join()
@@ -145,6 +148,8 @@ def compare(row: Row, folder: Path) -> dict[str, float]:
     for way, value in speed.items():
         line = f"  {way:28} {value:14,.0f} {speed[OURS] / value:14.2f}"
         print(f"{line}{judged(speed[OURS] / value, targets.get(way))}", flush=True)
+    first, *_, last = memory[OURS]
+    print(f"  memory of {OURS}: {first:.0f} MB after the first run, {last:.0f} MB after the last")
     return speed
 
 

@@ -214,7 +214,7 @@ def missing(way: str) -> list[str]:
 
 
 def serve(way: str, job: Job, pipe) -> None:
-    """Send patches/s for every number of seconds that comes through the pipe; None ends it."""
+    """Send patches/s and `own_memory` for every number of seconds that comes through the pipe; None ends it."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     batches = WAYS[way][0](job)
@@ -226,7 +226,13 @@ def serve(way: str, job: Job, pipe) -> None:
         count, start = 0, time.perf_counter()
         while (spent := time.perf_counter() - start) < seconds:
             count += next(batches)
-        pipe.send(count / spent)
+        pipe.send((count / spent, own_memory()))
+
+
+def own_memory() -> float:
+    """MB of this process that are of no file: pages of memory-mapped shards belong to the system's cache."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["RssAnon"].split()[0]) / 1e3
 
 
 def copy_records(records: Path, copies: Path) -> None:

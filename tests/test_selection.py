@@ -89,7 +89,7 @@ CONDITIONS = {
     "date=2017-05-31|2018-01-02": lambda s: s["date"] in (DATES[0], DATES[3]),
     # Of 16 pixels of 10 m, the centre is 80 m to the east and south of the corner.
     "area=EPSG:32632:300080:4999920:301080:4999920.5": lambda s: s["crs"] == "EPSG:32632" and s["transform"][2] < 302_000,
-    "area=EPSG:32733:499000:6999000:501000:7001000": lambda s: s["crs"] == "EPSG:32733",
+    "area=epsg:32733:499000:6999000:501000:7001000": lambda s: s["crs"] == "EPSG:32733",
 }
 
 

@@ -19,8 +19,9 @@ def explain(experiment: Experiment, records: Records, epoch: int, batches: range
     if experiment.read == "sequential" or remote:
         return "which records were read cannot be told when they are read in sequence. " + _settings(experiment)
     drawn = order.weights(records, "train", experiment.sampling)
-    batch = list(order.order_of(records.count("train"), experiment.batch_size, experiment.seed, epoch, drawn))
-    numbers = np.concatenate([numbers[weight > 0] for numbers, _, weight in batch[batches.start : batches.stop]])
+    ordered, _, weights = order.order_of(records.count("train"), experiment.batch_size, experiment.seed, epoch, drawn)
+    of_them = slice(batches.start, batches.stop)
+    numbers = ordered[of_them][weights[of_them] > 0]
     found = {int(number): _extreme(experiment, records, int(number)) for number in numbers}
     keys = [records.sample("train", number)["key"] for number in found]
     shown = ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")

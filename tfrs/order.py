@@ -1,6 +1,6 @@
 """Which record comes when: record numbers of each batch of an epoch, by arithmetic on seed and epoch alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
@@ -41,8 +41,8 @@ def weights(records: Records, split: str, sampling: str | Weights) -> np.ndarray
 
 def order_of(
     count: int, size: int, seed: int | None, epoch: int, drawn: np.ndarray | None = None, step: int = 0
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Per batch of an epoch record numbers, turns and weights (size,); the last batch is filled with records that weigh 0.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Record numbers, turns and weights (batches, size) of an epoch; the last batch is filled with records that weigh 0.
 
     A turn counts how often a record has come before in the epoch: always 0 where each comes once.
 
@@ -57,9 +57,8 @@ def order_of(
         rng = np.random.default_rng([seed, epoch])
         numbers = rng.permutation(count) if drawn is None else draw(drawn, rng)
     turns = np.zeros(count, np.int64) if drawn is None else _turns(numbers)
-    for start in range(step * size, count, size):
-        chosen = np.arange(start, start + size)
-        yield numbers[chosen % count], turns[chosen % count], chosen < count
+    places = np.arange(step * size, -(-count // size) * size).reshape(-1, size)
+    return numbers[places % count], turns[places % count], places < count
 
 
 def draw(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:

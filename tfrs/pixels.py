@@ -23,20 +23,18 @@ def gather(shards: list[np.ndarray], starts: np.ndarray, field: Field, positions
         Array (B, C, H, W) at an aligned address.
     """
     image = aligned((len(shards), len(positions), *field.shape[-2:]), np.dtype(field.dtype))
-    rows = image.view(np.uint8).reshape(len(shards), -1)
-    size = rows.shape[1] // len(positions)
-    runs = list(_runs(positions))
-    for row, shard, start in zip(rows, shards, starts.tolist(), strict=True):
-        for to, at, count in runs:
-            row[to * size : (to + count) * size] = shard[start + at * size : start + (at + count) * size]
+    size = image[0, 0].nbytes
+    runs = [(first * size, last * size) for first, last in _runs(positions)]
+    parts = [shard[at + first : at + last] for shard, at in zip(shards, starts.tolist(), strict=True) for first, last in runs]
+    np.concatenate(parts, out=image.reshape(-1).view(np.uint8))
     return image
 
 
-def _runs(positions: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
-    """(first place in the batch, first place in the file, number) of each run of neighbouring bands."""
+def _runs(positions: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Bands from and to (exclusive) of each run of neighbours."""
     starts = [i for i, at in enumerate(positions) if i == 0 or at != positions[i - 1] + 1]
     for start, stop in itertools.pairwise([*starts, len(positions)]):
-        yield start, positions[start], stop - start
+        yield positions[start], positions[stop - 1] + 1
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -187,7 +187,7 @@ def _area(size: int) -> Callable[[str], Test]:
     """Tests of patches of `size` pixels at the scale of their transform."""
 
     def test(value: str) -> Test:
-        crs, *box = [""] * (value.count(":") == 3) + value.rsplit(":", 4)
+        crs, *box = [""] * (value.count(":") == 3) + value.upper().rsplit(":", 4)  # epsg: will do
         try:
             west, south, east, north = map(float, box)
         except ValueError as error:

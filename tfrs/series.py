@@ -63,10 +63,10 @@ def load(
         return {name: tensors[name] for name in [*fields, MASK]}, target, weight
 
     order = tf.data.Dataset.from_generator(
-        lambda: order_of(len(table), batch_size, seed, next(epochs)),
-        output_signature=(*[tf.TensorSpec([batch_size], tf.int64)] * 2, tf.TensorSpec([batch_size], tf.float32)),
+        lambda: [order_of(len(table), batch_size, seed, next(epochs))],
+        output_signature=(*[tf.TensorSpec([None, batch_size], tf.int64)] * 2, tf.TensorSpec([None, batch_size], tf.float32)),
     )
-    return finish(order.map(element, num_parallel_calls=PARALLEL_CALLS), -(-len(table) // batch_size))
+    return finish(order.unbatch().map(element, num_parallel_calls=PARALLEL_CALLS), -(-len(table) // batch_size))
 
 
 def pad(
