@@ -22,9 +22,9 @@ def main(arguments: list[str]) -> None:
     command.no_arguments(arguments)
     given = flags.FLAGS
     _, records = reproduce.TABLES[given.table]
-    changes = dict(text.partition("=")[::2] for text in given.set)
-    if not all(changes.values()):
-        raise UserError(f"--set={given.set[-1]}: give name=value, a flag of the command that trains")
+    changes = command.pairs("set", given.set, "name=value, a flag of the command that trains")
+    if own := [name for name in changes if name in ("records", "run_dir")]:
+        raise UserError(f"--set={own[0]}: give --{own[0]} itself")
     command.import_tensorflow()
     folder = Path(given.run_dir or f"runs/reproduce-{given.table}-{given.scale:g}")
     print(reproduce.run(given.table, given.records or records, folder, given.scale, changes))

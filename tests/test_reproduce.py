@@ -5,7 +5,7 @@ import pytest
 from tfrs import reproduce, sweep
 from tfrs.errors import UserError
 from tfrs.experiment import Experiment
-from tfrs.labels import MULTISENGE_URBAN
+from tfrs.labels import IGBP_SIMPLIFIED, MULTISENGE_URBAN
 
 
 @pytest.fixture
@@ -18,7 +18,8 @@ def trained(monkeypatch):
         (each.folder / "export").mkdir(parents=True)
         flags = "".join(f"--{name}={value}\n" for name, value in settings.items())
         (each.folder / "flags.txt").write_text(Experiment.from_flags(flags).to_flags())
-        per_class = {name: {"f1": None if i == 5 else 0.1 * i} for i, name in enumerate(MULTISENGE_URBAN.classes)}
+        per_class = {name: {"f1": 0.9} for name in IGBP_SIMPLIFIED.classes}
+        per_class |= {name: {"f1": None if i == 5 else 0.1 * i} for i, name in enumerate(MULTISENGE_URBAN.classes)}
         scores = {"average_f1": 0.5, "overall_f1": 0.25, "weighted_f1": 0.75, "overall_accuracy": 0.875, "per_class": per_class}
         (each.folder / "report.json").write_text(json.dumps(scores | {"heads": {"probabilities": scores}}))
         return True
@@ -33,8 +34,10 @@ def rows(text):
 
 def test_sen12ms_has_two_models_and_three_inputs(trained, tmp_path):
     found = rows(reproduce.run("sen12ms4", "here", tmp_path, 0.05, {"batch_size": "8"}))
-    assert len(found) == 12 and len(trained) == 6
-    assert found[4:6] == [
+    assert len(found) == 66 and len(trained) == 6
+    assert found[2 * 11 :][:2] + found[3 * 11 - 2 :][:2] == [
+        ["resnet50-s1s2", "test", "Forest f1", "70.60", "90.00"],
+        ["resnet50-s1s2", "test", "Shrubland f1", "50.20", "90.00"],
         ["resnet50-s1s2", "test", "average_f1", "63.90", "50.00"],
         ["resnet50-s1s2", "test", "overall_f1", "71.40", "25.00"],
     ]
@@ -85,3 +88,29 @@ def test_it_goes_on_where_it_stopped(trained, tmp_path, monkeypatch):
     trained.clear()
     reproduce.run("sen12ms4", "here", tmp_path, 1, {})
     assert len(trained) == 4
+
+
+def test_sen12ms_has_the_averages_of_its_classes():
+    """The paper's averages are over the nine classes that its test set has, so a slip in a number would show."""
+    for entry in reproduce.sen12ms4():
+        numbers = {path: number for (_, path), number in entry.published.items()}
+        classes = [number for path, number in numbers.items() if path[0] == "per_class"]
+        assert len(classes) == 9 and sum(classes) / 9 == pytest.approx(numbers[("average_f1",)], abs=0.06)
+
+
+def test_finished_runs_are_not_mixed_with_others(trained, tmp_path):
+    text = reproduce.run("sen12ms4", "here", tmp_path, 1, {"batch_size": "8"})
+    assert "Records `here`, scale 1, batch_size=8.\n" in text
+    for name, scale, changes, other in (
+        ("sen12ms4", 0.5, {"batch_size": "8"}, "scale: 1 there, 0.5 asked for"),
+        ("sen12ms4", 1, {}, "batch_size: 8 there, unset asked for"),
+        ("multisenge4", 1, {"batch_size": "8"}, "experiment: sen12ms4 there, multisenge4 asked for"),
+    ):
+        with pytest.raises(UserError, match=other):
+            reproduce.run(name, "here", tmp_path, scale, changes)
+
+
+def test_conditions_belong_to_the_table(trained, tmp_path):
+    with pytest.raises(UserError, match="--set=where: this table's runs differ in the records"):
+        reproduce.run("satimnet4", "here", tmp_path, 1, {"where": "label=River"})
+    assert not trained
