@@ -174,10 +174,10 @@ def _planned():
         "split_file": split_files,
         "val_fraction": FLAGS.val_fraction,
         "limit": FLAGS.limit,
-        "simulated": is_simulated(place),
+        "simulated": is_simulated(place) or dataset.simulated(root),
     }
     splits = plan(dataset, root, split_files=split_files, val_fraction=FLAGS.val_fraction, limit=FLAGS.limit, seed=FLAGS.seed)
-    for line in dataset.report(root):
+    for line in (report := dataset.report(root)):
         print(line)
     for reason, count in dataset.left_out(root).items():
         if count:
@@ -191,8 +191,9 @@ def _planned():
         options={"seed": FLAGS.seed, **{name: value for name, value in made_with.items() if value}},
         max_bad_fraction=FLAGS.max_bad_fraction,
     )
-    # For --repair; no part of the specification, since records do not depend on it.
-    return dataclasses.replace(build, head=build.head | {"spool": FLAGS.spool}) if FLAGS.spool else build
+    # For `show` and for --repair; no part of the specification, since records do not depend on it.
+    beside = {"report": report, "spool": FLAGS.spool}
+    return dataclasses.replace(build, head=build.head | {name: value for name, value in beside.items() if value})
 
 
 def _runner() -> Callable:

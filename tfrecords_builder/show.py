@@ -48,6 +48,7 @@ def describe(records: Records) -> str:
     manifest = records.manifest
     sections = [
         (_title(records), [f"  {records.directory}", f"  simulated: {'yes' if _simulated(records) else 'no'}"]),
+        *([("Said at the build", [f"  {line}" for line in manifest["report"]])] if manifest.get("report") else []),
         ("Sensors", _table([(s.name, s.dtype, s.unit, " ".join(s.bands)) for s in records.sensors.values()], left=4)),
         ("Fields of a record", _table(_fields(records), left=3)),
         ("Splits", _table(_splits(records))),

@@ -1,9 +1,13 @@
 """Fusions by recipes of one's own: what is taken, what it becomes, and what a recipe cannot be."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from tfrecords_builder.plan import plan
+from tfrecords_builder.show import describe
 from tfrecords_builder.writer import write
 from tfrs import registry
 from tfrs.datasets.fusion import SATIMNET, Fusion
@@ -51,7 +55,7 @@ def root(eurosat_tree, tmp_path_factory):
         if name == "bigearthnet":
             dataset.synthesize(source, 12, 0)
         dataset = dataset.at(source)
-        write(dataset, source, folder, plan(dataset, source))
+        write(dataset, source, folder, plan(dataset, source), options={"simulated": True} if name == "bigearthnet" else {})
     return folder
 
 
@@ -185,6 +189,19 @@ def test_recipe_of_the_paper():
 def test_recipes_that_cannot_be_followed(root, fusion, text, message):
     with pytest.raises(UserError, match=message):
         fusion(text).index(root, "train")
+
+
+def test_records_tell_what_was_taken(root, fusion, tmp_path):
+    """As the command said it; and that some of it is simulated, as a source is."""
+    for text, simulated in ((HEAD + WATER + FOREST, "yes"), (HEAD + WATER, "no")):
+        dataset = fusion(text)
+        out = tmp_path / simulated
+        command = [sys.executable, "-m", "tfrecords_builder", "--dataset=fusion", f"--input={root}", f"--output={out}"]
+        done = subprocess.run([*command, f"--recipe={dataset.recipe}"], capture_output=True, text=True, check=True)
+        shown = describe(Records(out / "fusion"))
+        assert f"  simulated: {simulated}\n" in shown
+        for line in dataset.report(root):
+            assert f"{line}\n" in done.stdout and f"  {line}\n" in shown
 
 
 def test_manifest_keeps_the_recipe(root, fusion, tmp_path):

@@ -58,8 +58,12 @@ class Dataset(ABC):
         return {}
 
     def report(self, root: Path) -> list[str]:
-        """What else there is to say before a build, from names alone; the builder prints it."""
+        """What else there is to say before a build, from names alone; the builder prints it, and the manifest keeps it."""
         return []
+
+    def simulated(self, root: Path) -> bool:
+        """Whether what is read was simulated, though no marker file beside it says so."""
+        return False
 
     @abstractmethod
     def read(self, root: Path, key: str) -> Sample:

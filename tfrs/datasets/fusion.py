@@ -75,6 +75,10 @@ class Fusion(Dataset):
     def report(self, root: Path) -> list[str]:
         return self.chosen(root).report
 
+    def simulated(self, root: Path) -> bool:
+        sources = {take.records for take in self.rules.take}
+        return any(_records(Path(root), name).manifest["spec"].get("simulated") for name in sources)
+
     def chosen(self, root: Path) -> "Chosen":
         return _choose(self, Path(root))
 
