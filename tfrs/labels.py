@@ -261,8 +261,10 @@ MERGES: dict[tuple[str, str], tuple[int, ...]] = {
 
 # Class of `water_built_up` -> the auxiliary layer that says which pixels of such a patch are of it, and the layer's values for
 # them. Where the layer has another value, a pixel is Other; where it has no data (0), or a record no such layer, the patch's
-# class stands. GSW's yearly classification: 1 no water, 2 seasonal, 3 permanent water. ESM 2015 (R2019, 10 m): 250
-# non-residential, 255 residential built-up.
+# class stands. GSW's yearly classification: 0 no data, 1 not water, 2 seasonal, 3 permanent water (band waterClass of
+# JRC/GSW1_4/YearlyHistory in Earth Engine's catalogue). ESM 2015 (R2019, ESM_BUILT_VHR2015CLASS at 10 m): 250 non-residential,
+# 255 residential built-up, 0 no data. No page of the publisher that lists ESM's values could be read: public code that reads
+# its tiles takes 255 for residential; 250 and 0 are unconfirmed, so look at the values of your tiles first.
 MASKS: dict[str, tuple[str, tuple[int, ...]]] = {"Water": ("gsw", (2, 3)), "Built-up": ("esm", (250, 255))}
 
 
