@@ -1,13 +1,21 @@
+import itertools
 import math
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+import tifffile
 
+from tfrecords_builder.writer import write
+from tfrs import assemble
 from tfrs.aggregate import DUAL, Aggregate, Dual
+from tfrs.datasets.eurosat import EuroSat
 from tfrs.errors import UserError
+from tfrs.experiment import Experiment
 from tfrs.labels import EUROSAT, WATER_BUILT_UP
 from tfrs.models.build import build, build_segmenter
+from tfrs.records import Records
 from tfrs.sensors import resolve, select, sentinel2
 from tfrs.tasks import SingleLabel
 
@@ -135,3 +143,40 @@ def test_a_network_with_two_heads_needs_two():
             size=64,
             encoder_weights="imagenet",
         )
+
+
+@pytest.fixture(scope="module")
+def real(shared, tmp_path_factory):
+    """Records of the real patches, all of them to train on, and the digital numbers of their files by key."""
+    folder, root = tmp_path_factory.mktemp("eurosat"), shared / "data/eurosat_ms"
+    files = {path.stem: tifffile.imread(path) for path in sorted(root.glob("*/*.tif"))}
+    write(EuroSat(), root, folder, {"train": list(files)})
+    return Records(folder / "eurosat"), files
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "optimizer", "classes"),
+    [
+        ("cnn_class", "single_label", keras.optimizers.Adam(0.001), {"AnnualCrop_1": 0, "Pasture_300": 5}),
+        ("cnn_dual", "dual", keras.optimizers.SGD(0.01), {"AnnualCrop_1": 2 + 3 * 0, "Pasture_300": 2 + 3 * 5}),
+    ],
+)
+def test_networks_learn_real_patches(real, model, task, optimizer, classes):
+    """From the published files to a few steps of training; what is learned from are their bands at 10 m."""
+    records, files = real
+    experiment = Experiment(
+        records=str(records.directory), model=model, task=task, input="s2_10m", batch_size=2, windows=50 * (task == "dual")
+    )
+    learned = assemble.task(experiment, records)
+    whole, target, _ = next(iter(assemble.batches(experiment, records, learned, "train")))
+    for key, patch, ids in zip(records.index("train")["key"].tolist(), whole["s2"].numpy(), target.numpy(), strict=True):
+        np.testing.assert_array_equal(patch, files[key.decode()].transpose(2, 0, 1)[[1, 2, 3, 7]])  # B02 B03 B04 B08 there
+        assert np.unique(ids) == classes[key.decode()]
+    network = assemble.model(experiment, records, learned)
+    epoch, losses = assemble.batches(experiment, records, learned, "train", training=True), []
+    for images, target, _ in itertools.chain.from_iterable([epoch] * 3):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(learned.loss(target, network(images, training=True)))
+        optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
+        losses.append(float(loss))
+    assert np.isfinite(losses).all() and losses[-1] < 0.8 * losses[0]
