@@ -56,6 +56,18 @@ def test_scalars_of_every_epoch(tmp_path):
     assert values(found, "training/learning_rate") == [(1, pytest.approx(1e-3)), (2, pytest.approx(1e-3))]
 
 
+def test_each_head_has_its_scores(tmp_path):
+    one, other = (
+        {"scheme": s.name, **metrics.scores(np.eye(10) * n, s.classes)} for n, s in ((1, IGBP_SIMPLIFIED), (2, EUROSAT))
+    )
+    other["kappa"] = 0.25
+    with board.Board(tmp_path, TASK, SENSORS) as shown:
+        shown.epoch(row(1), one | {"heads": {"probabilities": one, "patch_class": other}})
+    found = events(tmp_path)
+    assert values(found, "val/kappa") == [(1, 1)] and values(found, "val_eurosat/kappa") == [(1, 0.25)]
+    assert {"val_f1/Barren", "val_f1/River"} <= set(found.Tags()["tensors"])
+
+
 def batch(count=12):
     """Patches whose every pixel is 100 times the number of the patch plus the position of the band."""
     numbers = 100 * np.arange(1, count + 1)[:, None, None, None] + np.arange(4)[:, None, None]

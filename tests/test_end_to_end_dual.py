@@ -18,6 +18,7 @@ from tfrs.labels import EUROSAT, WATER_BUILT_UP
 from tfrs.records import Records
 from tfrs.schema import Field, Schema
 from tfrs.sensors import sentinel2
+from tfrs.sweep import Run
 
 SIZE = 12
 BANDS = ("B02", "B03", "B04", "B08")
@@ -109,13 +110,29 @@ def test_report_is_that_of_the_exported_model(run):
             np.testing.assert_allclose(output.numpy().sum(axis=1), 1, rtol=1e-5)
             pairs[name] += zip(expected[name][cover >= 0], output.numpy()[0].argmax(0)[cover >= 0], strict=True)
     report = json.loads((folder / "report.json").read_text())
-    assert set(report["heads"]) == set(pairs)
+    assert report["task"] == "dual" and set(report["heads"]) == set(pairs)
     for name, scheme in (("probabilities", WATER_BUILT_UP), ("patch_class", EUROSAT)):
         head, (true, predicted) = report["heads"][name], zip(*pairs[name], strict=True)
         assert head["scheme"] == scheme.name and list(head["per_class"]) == list(scheme.classes)
         assert head["overall_accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(true, predicted))
         assert head["kappa"] == pytest.approx(sklearn.metrics.cohen_kappa_score(true, predicted), abs=1e-9)
-    assert "| Score | water_built_up | eurosat |" in (folder / "report.md").read_text()
+        np.testing.assert_array_equal(
+            head["confusion_matrix"], sklearn.metrics.confusion_matrix(true, predicted, labels=range(len(scheme.classes)))
+        )
+    # The main scores are those of the first head, none of them a mixture of both; what is not a score is of the run.
+    assert (
+        report["heads"]["probabilities"].items() <= report.items()
+        and report["heads"]["patch_class"]["kappa"] != report["kappa"]
+    )
+    text = (folder / "report.md").read_text()
+    assert "| Score | water_built_up | eurosat |" in text and "| Built-up | " in text and "| River | " in text
+
+
+def test_scores_of_a_run_are_those_of_the_map(run):
+    """As its command prints them, a sweep compares them and TensorBoard lists them."""
+    _, folder, printed = run
+    expected = json.loads((folder / "report.json").read_text())["heads"]["probabilities"]["overall_accuracy"]
+    assert printed["overall_accuracy"] == Run({}, folder).scores()["overall_accuracy"] == expected
 
 
 def test_card_names_both_outputs(run):
@@ -130,11 +147,11 @@ def test_interrupted_run_draws_the_windows_it_would_have_drawn(run, tmp_path, mo
     records, _, at_once = run
     real, calls = train.metrics.scores, []
 
-    def scores(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
+    def scores(matrix, classes):
+        calls.append(classes)
+        if calls.count(classes) == 2:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(matrix, classes)
 
     monkeypatch.setattr(train.metrics, "scores", scores)
     with pytest.raises(KeyboardInterrupt):

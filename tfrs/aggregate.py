@@ -25,6 +25,8 @@ class Aggregate(Segmentation):
     `labels.MERGES` and `labels.MASKS` say how. A record without masks has the class of its patch everywhere.
     """
 
+    name = "aggregate"
+
     def target(self, columns):
         ids = tf.gather(np.array(merged_ids(self.source, WATER_BUILT_UP.name), np.uint8), columns["label"])[:, None, None]
         for name, (layer, values) in MASKS.items():
@@ -43,6 +45,8 @@ class Dual(Aggregate):
     Target: both ids in one, cover + 3 * class of the patch. Logits and probabilities: those of the three covers, then those
     of the ten classes. The confusion matrix has a block for each.
     """
+
+    name = "dual"
 
     @property
     def heads(self):
@@ -85,7 +89,7 @@ def _split(logits):
     return logits[..., :COVERS], logits[..., COVERS:]
 
 
-TASKS = {"aggregate": (Aggregate, WATER_BUILT_UP), "dual": (Dual, DUAL)}
+TASKS = {Aggregate.name: (Aggregate, WATER_BUILT_UP), Dual.name: (Dual, DUAL)}
 
 
 def create(records: Records, name: str, *, loss: str, label_smoothing: float) -> Segmentation:

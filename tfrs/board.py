@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api
 
 from tfrs import plots
+from tfrs.evaluate import heads
 from tfrs.experiment import Experiment
 from tfrs.gallery import gallery
 from tfrs.sensors import Sensor
@@ -33,17 +34,18 @@ class Board:
         self.writer.close()
 
     def epoch(self, row: dict, scores: dict) -> None:
-        """A row of `history.csv` and the validation scores that belong to it."""
+        """A row of `history.csv` and the validation scores that belong to it, `val` for the main head of several."""
         with self.writer.as_default(step=row["epoch"]):
             tf.summary.scalar("loss/train", row["loss"])
             tf.summary.scalar("loss/val", row["val_loss"])
-            for name in SCORES:
-                if name in scores:  # multi-labels have no kappa
-                    tf.summary.scalar(f"val/{name}", scores[name])
-            for name, row_of_class in scores["per_class"].items():
-                for score in ("f1", "iou"):
-                    if row_of_class[score] is not None:
-                        tf.summary.scalar(f"val_{score}/{name}", row_of_class[score])
+            for i, head in enumerate(heads(scores)):
+                for name in SCORES:
+                    if name in head:  # multi-labels have no kappa
+                        tf.summary.scalar(f"val_{head['scheme']}/{name}" if i else f"val/{name}", head[name])
+                for name, row_of_class in head["per_class"].items():
+                    for score in ("f1", "iou"):
+                        if row_of_class[score] is not None:
+                            tf.summary.scalar(f"val_{score}/{name}", row_of_class[score])
             tf.summary.scalar("training/learning_rate", row["learning_rate"])
             tf.summary.scalar("training/images_per_second", row["images_per_second"])
             tf.summary.scalar("training/waiting", row["waiting"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfrs import aggregate, evaluate, metrics, pipeline, plots
+from tfrs import aggregate, evaluate, pipeline, plots
 from tfrs.errors import UserError
 from tfrs.experiment import REPORT
 from tfrs.labels import MERGES, WATER_BUILT_UP, merged_ids
@@ -55,14 +55,13 @@ def run(classifier: Path, segmenter: Path, records: Records, split: str, output:
     scores = {
         "model": f"{first['model']} and {second['model']}",
         "input": _spec(second),
-        "task": "aggregate",
+        "task": task.name,
         "records": str(records.directory),
         "split": split,
         "patches": records.count(split),
         "segmented_patches": segmented,
         "unit": "pixels",
-        **metrics.scores(matrix, WATER_BUILT_UP.classes),
-        "confusion_matrix": matrix.tolist(),
+        **evaluate.task_scores(matrix, task),
     }
     output.mkdir(parents=True, exist_ok=True)
     plots.save(plots.maps(shown, WATER_BUILT_UP), output / "patches.png")

@@ -101,28 +101,36 @@ def report(
         "unit": unit,
         **({"ignored_classes": task.ignored} if task.dense else {}),
         "loss": loss,
-        **metrics.scores(matrix, task.scheme.classes),
-        **_heads(matrix, task),
-        "confusion_matrix": matrix.tolist(),
+        **task_scores(matrix, task),
     }
+    per_class = {name: row for head in heads(scores) for name, row in head["per_class"].items()}
     suffix = ("" if split == final_split(records) else f"-{split}") + "-part" * part
     title = f"{experiment.model}, {experiment.input}, {split}"
     plots.save(gallery(dataset, model, task, assemble.sensors(experiment, records)), folder / f"patches{suffix}.png")
     plots.save(plots.confusion(matrix, task.scheme, title, unit), folder / f"confusion{suffix}.png")
-    plots.save(plots.class_scores(scores["per_class"], task.scheme, title), folder / f"f1{suffix}.png")
+    plots.save(plots.class_scores(per_class, task.scheme, title), folder / f"f1{suffix}.png")
     figures = [f"\n![{name}]({name}{suffix}.png)\n" for name in ("confusion", "f1", "patches")]
     write_text(folder / f"report{suffix}.md", to_markdown(scores) + "".join(figures))
     write_text(folder / REPORT.replace(".json", f"{suffix}.json"), json.dumps(scores, indent=1) + "\n")
     return scores
 
 
-def _heads(matrix: np.ndarray, task: Task) -> dict:
-    """The scores of each head from its block of the confusion matrix, where there are several."""
+def task_scores(matrix: np.ndarray, task: Task) -> dict:
+    """What `metrics.scores` gives for the first head of the task, the main one, with its scheme and confusion matrix.
+
+    Where there are several, `heads` has the same for each, from its block of the matrix.
+    """
     found, start = {}, 0
     for name, scheme in task.heads.items():
         block = slice(start, start := start + len(scheme.classes))
-        found[name] = {"scheme": scheme.name, **metrics.scores(matrix[block, block], scheme.classes)}
-    return {"heads": found} if len(found) > 1 else {}
+        part = matrix[block, block] if len(task.heads) > 1 else matrix
+        found[name] = {"scheme": scheme.name, **metrics.scores(part, scheme.classes), "confusion_matrix": part.tolist()}
+    return next(iter(found.values())) | ({"heads": found} if len(found) > 1 else {})
+
+
+def heads(scores: dict) -> list[dict]:
+    """The scores of each head of a report, the main one first."""
+    return [*scores.get("heads", {"": scores}).values()]
 
 
 def read_report(folder: Path) -> dict:
@@ -145,7 +153,7 @@ def to_markdown(scores: dict) -> str:
     titles = {"f1": "F1", "iou": "IoU", "precision": "Precision", "recall": "Recall"}
     rows = [f"| Class | {'Pixels' if dense else 'Number'} | {' | '.join(titles[column] for column in columns)} |"]
     rows.append("|---|---:" + "|---:" * len(columns) + "|")
-    for name, row in scores["per_class"].items():
+    for name, row in (pair for part in heads(scores) for pair in part["per_class"].items()):
         number = f"{row['support']:,}" if row["support"] else "-"
         rows.append(f"| {name} | {number} | {' | '.join(percent(row[column]) for column in columns)} |")
     labels = {
@@ -157,15 +165,12 @@ def to_markdown(scores: dict) -> str:
         "mean_iou": "Mean IoU",
         "kappa": "Kappa",
     }
-    # Over several heads together, the overall scores of a report are means of theirs, which nobody asks for.
-    heads = {head["scheme"]: head for head in scores.get("heads", {}).values()} or {"": scores}
-    rows += ["", f"| Score | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
+    parts = heads(scores)
+    rows += ["", f"| Score | {' | '.join(part['scheme'] for part in parts)} |", "|---" + "|---:" * len(parts) + "|"]
     rows += [
-        f"| {label} | {' | '.join(percent(head[name]) for head in heads.values())} |"
-        for name, label in labels.items()
-        if name in scores
+        f"| {label} | {' | '.join(percent(part[name]) for part in parts)} |" for name, label in labels.items() if name in scores
     ]
-    absent = "; ".join(scores["absent_classes"])
+    absent = "; ".join(name for part in parts for name in part["absent_classes"])
     note = f"\nAbsent from the reference, left out of the averages over classes: {absent}.\n" if absent else ""
     if ignored := "; ".join(scores.get("ignored_classes", ())):
         note += f"\nIgnored, neither learned nor scored: {ignored}.\n"
