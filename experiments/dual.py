@@ -13,7 +13,7 @@ and the class of its patch. The defaults are those of Syrris et al. 2020, sectio
 
 --task=dual has both outputs, --task=aggregate the first only. Masks of water and built-up are layers gsw and esm of the records
 (tfrecords_builder --aux gsw=...,esm=...); without them every pixel is of the class of its patch.
-An interrupted run continues when the same command is given again.
+An interrupted run continues when the same command is given again; --folds=10 trains and scores each of ten folds.
 """
 
 
