@@ -5,7 +5,6 @@ from pathlib import Path
 from absl import flags
 
 from tfrs import command, reproduce
-from tfrs.errors import UserError
 
 USAGE = """
 Train the runs of a published table, and print the paper's numbers beside those that come out.
@@ -23,8 +22,6 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     _, records = reproduce.TABLES[given.table]
     changes = command.pairs("set", given.set, "name=value, a flag of the command that trains")
-    if own := [name for name in changes if name in ("records", "run_dir")]:
-        raise UserError(f"--set={own[0]}: give --{own[0]} itself")
     command.import_tensorflow()
     folder = Path(given.run_dir or f"runs/reproduce-{given.table}-{given.scale:g}")
     print(reproduce.run(given.table, given.records or records, folder, given.scale, changes))

@@ -114,3 +114,10 @@ def test_conditions_belong_to_the_table(trained, tmp_path):
     with pytest.raises(UserError, match="--set=where: this table's runs differ in the records"):
         reproduce.run("satimnet4", "here", tmp_path, 1, {"where": "label=River"})
     assert not trained
+
+
+@pytest.mark.parametrize(("name", "meant"), [("epoch", "epochs"), ("records", ""), ("folds", "")])
+def test_changes_are_of_settings(trained, tmp_path, name, meant):
+    with pytest.raises(UserError, match=f"unknown setting in --set '{name}'.*{meant}"):
+        reproduce.run("sen12ms4", "here", tmp_path / "table", 1, {name: "3"})
+    assert not trained and not (tmp_path / "table").exists()

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from tfrs import sweep
-from tfrs.errors import UserError
-from tfrs.experiment import REPORT, is_finished, read_run
+from tfrs.errors import UserError, unknown
+from tfrs.experiment import REPORT, Experiment, is_finished, read_run
 from tfrs.labels import MULTISENGE_URBAN
 from tfrs.storage import write_text
 from tfrs.sweep import Run
@@ -98,10 +98,15 @@ def run(name: str, records: str, folder: Path, scale: float, changes: Mapping[st
         changes: Settings that replace those of the table.
 
     Raises:
-        UserError: A run failed, or the folder belongs to another table, or to one with other records, scale or changes.
+        UserError: A change is of no setting, or of one that is the table's; a run failed; or the folder belongs to another
+            table, or to one with other records, scale or changes.
     """
     entries, _ = TABLES[name]
     title = entries.__doc__.strip()
+    known = [setting.name for setting in fields(Experiment) if setting.name not in ("records", "run_dir", "folds", "fold")]
+    for setting in changes:
+        if setting not in known:  # told now, before the folder is that of a table with this change
+            raise unknown("setting in --set", setting, known)
     if "where" in changes and any(entry.tests for entry in entries()):
         raise UserError("--set=where: this table's runs differ in the records that they are trained and tested on")
     sweep.open_sweep(folder, name, {"records": records, "scale": f"{scale:g}", **changes})
