@@ -9,8 +9,9 @@ import scipy.special
 from small_records import write_records
 
 from tfrs import assemble
+from tfrs.errors import UserError
 from tfrs.experiment import Experiment
-from tfrs.export import export
+from tfrs.export import export, read_card
 from tfrs.labels import IGBP_SIMPLIFIED
 from tfrs.models.normalize import Normalize
 
@@ -126,4 +127,6 @@ def test_export_again_takes_the_place_of_the_first(records, raw, tmp_path):
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == [
         *("assets", "card.json", "fingerprint.pb", "saved_model.pb", "variables")
     ]
-    assert json.loads((tmp_path / "export" / "card.json").read_text())["scores"] == {"average_f1": 0.2}
+    assert read_card(tmp_path / "export")["scores"] == {"average_f1": 0.2}
+    with pytest.raises(UserError, match=r"no card\.json that can be read; give the export folder of a finished run"):
+        read_card(tmp_path)

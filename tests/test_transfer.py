@@ -150,7 +150,7 @@ def test_what_cannot_be_taken(exported, made, tmp_path):
     target, _ = made(input="s1")
     with pytest.raises(UserError, match="a resnet_small, none of whose layers fits tiny"):
         start_from(path, dataclasses.replace(target, classes=("other",)))
-    with pytest.raises(UserError, match="neither a finished run nor an export"):
+    with pytest.raises(UserError, match=r"missing/export: no card\.json that can be read; give the export"):
         start_from(tmp_path / "missing", target)
 
 

@@ -10,8 +10,8 @@ import tensorflow as tf
 from tfrs import aggregate, evaluate, pipeline, plots
 from tfrs.errors import UserError
 from tfrs.experiment import REPORT
+from tfrs.export import read_card
 from tfrs.labels import MERGES, WATER_BUILT_UP, merged_ids
-from tfrs.predict import read_card
 from tfrs.records import Records
 from tfrs.storage import write_text
 

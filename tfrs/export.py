@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfrs import __version__, assemble
+from tfrs.errors import UserError
 from tfrs.experiment import EXPORT, Experiment
 from tfrs.labels import Scheme
 from tfrs.models.input_stage import scales
@@ -52,6 +53,18 @@ def export(experiment: Experiment, folder: Path, records: Records, task: Task, m
     shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)
     return target
+
+
+def read_card(folder: Path) -> dict:
+    """The card of an exported model.
+
+    Raises:
+        UserError: The folder is not an export.
+    """
+    try:
+        return json.loads((folder / CARD).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: no {CARD} that can be read; give the export folder of a finished run") from error
 
 
 def make_card(experiment: Experiment, records: Records, task: Task, scores: dict) -> dict:

@@ -1,7 +1,6 @@
 """What an exported model says of one patch, or of a whole scene; needs the SavedModel and its card only."""
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import tensorflow as tf
 
 from tfrs import occlusion, scene_windows
 from tfrs.errors import UserError, unknown
-from tfrs.export import CARD
+from tfrs.export import read_card
 from tfrs.geotiff import Grid
 from tfrs.progress import progress
 from tfrs.scene import MASK, Reading, Scene, find_scene, opened
@@ -75,18 +74,6 @@ class Made:
     grid: Grid
     shares: np.ndarray
     notes: tuple[str, ...]
-
-
-def read_card(export: Path) -> dict:
-    """The card of an exported model.
-
-    Raises:
-        UserError: The folder is not an export.
-    """
-    try:
-        return json.loads((export / CARD).read_text())
-    except OSError as error:
-        raise UserError(f"{export}: no {CARD} there; give the export folder of a run with --export") from error
 
 
 def load(export: Path, head: str = "") -> Model:

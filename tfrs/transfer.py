@@ -1,6 +1,5 @@
 """The weights of another run as the start of this one: by name, and those of the first convolution by band."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import tensorflow as tf
 from tfrs import aggregate, assemble
 from tfrs.errors import UserError
 from tfrs.experiment import EXPORT, Experiment
-from tfrs.export import CARD
+from tfrs.export import CARD, read_card
 from tfrs.labels import Scheme
 from tfrs.segmentation import Segmentation
 from tfrs.sensors import Sensor, select
@@ -84,10 +83,7 @@ def load(path: Path) -> Network:
         UserError: There is no export, or it is one of another version.
     """
     folder = path if (path / CARD).is_file() else path / EXPORT
-    try:
-        card = json.loads((folder / CARD).read_text())
-    except OSError as error:
-        raise UserError(f"{path}: neither a finished run nor an export (no {folder / CARD})") from error
+    card = read_card(folder)
     experiment = Experiment.from_flags("\n".join(card["flags"]))
     columns = zip(*((c["name"], c["number"], c["color"].removeprefix("#")) for c in card["classes"]), strict=True)
     scheme = Scheme(card["scheme"], *columns)
