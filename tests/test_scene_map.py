@@ -1,6 +1,7 @@
 """Maps in files, read back with other libraries than the one that wrote them, and areas computed by hand."""
 
 import csv
+import itertools
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -18,7 +19,7 @@ from tfrs.errors import UserError
 from tfrs.geotiff import Grid
 from tfrs.labels import BIGEARTHNET_43, MULTISENGE
 from tfrs.scene_map import Extras, check_output, entropy, write_map
-from tfrs.scene_windows import Rows
+from tfrs.scene_windows import Part
 
 GRID = Grid(UTM, PLACE, 3, 4)
 IDS = np.array([[0, 13, 5, 5], [1, 1, 2, 3], [0, 0, 0, 12]])
@@ -38,13 +39,14 @@ def card(scheme):
 
 
 def certain(scheme, channels=0, drops=None):
-    """Rows that say IDS, in two parts."""
+    """Four parts that say IDS."""
     values = np.where(np.arange(len(scheme.classes) + channels)[:, None, None] == IDS, 0.9, 0.1 / 13)
     if channels:
         values[-channels:] = drops
-    for part in (slice(0, 2), slice(2, 3)):
-        images = {"s2": np.ones((3, part.stop - part.start, 4), np.uint16)}
-        yield Rows(part.start, values[:, part].astype(np.float32), KNOWN[part], images, part.stop)
+    for left, top in itertools.product((0, 3), (0, 2)):
+        place = slice(top, top + 2), slice(left, left + 3)
+        known = KNOWN[place]
+        yield Part(top, left, values[:, *place].astype(np.float32), known, {"s2": np.ones((3, *known.shape), np.uint16)}, 1)
 
 
 def write(path, scheme, grid=GRID, extras=Extras(), **options):  # noqa: B008
@@ -170,7 +172,7 @@ def test_refused_outputs(tmp_path, name, scheme, message):
 
 
 def test_file_that_cannot_be_written():
-    with pytest.raises(UserError, match=r"/proc/map\.tif\.rows\.tmp: cannot be written"):
+    with pytest.raises(UserError, match=r"/proc/map\.tif\.plain\.tmp: cannot be written"):
         write(Path("/proc/map.tif"), MULTISENGE)
 
 
@@ -190,8 +192,8 @@ def test_large_maps_are_cloud_optimized_with_overviews(tmp_path):
     side = 1100
     values = np.zeros((14, side, side), np.float32)
     values[3] = 1
-    rows = [Rows(0, values, np.ones((side, side), bool), {"s2": np.ones((3, side, side), np.uint16)}, 1)]
-    write_map(tmp_path / "map.tif", rows, Grid(UTM, PLACE, side, side), 1, card(MULTISENGE), Extras(uncertainty=True))
+    parts = [Part(0, 0, values, np.ones((side, side), bool), {"s2": np.ones((3, side, side), np.uint16)}, 1)]
+    write_map(tmp_path / "map.tif", parts, Grid(UTM, PLACE, side, side), 1, card(MULTISENGE), Extras(uncertainty=True))
     for name in ("map.tif", "map_uncertainty.tif"):
         valid, errors, warnings = cog_validate(str(tmp_path / name), strict=True)
         assert valid, (errors, warnings)
@@ -201,16 +203,20 @@ def test_large_maps_are_cloud_optimized_with_overviews(tmp_path):
         assert (file.read(1) == 4).all() and file.colormap(1)[4][:3] == tuple(bytes.fromhex(MULTISENGE.colors[3]))
 
 
-def test_quicklook_shows_scene_map_shares_and_a_scale(tmp_path, monkeypatch):
-    from tfrs import plots
+@pytest.mark.parametrize(("side", "step"), [(600, 1), (2, 2)])
+def test_quicklook_shows_scene_map_shares_and_a_scale(tmp_path, monkeypatch, side, step):
+    from tfrs import plots, quicklook
+
+    monkeypatch.setattr(quicklook, "SIDE", side)
 
     drawn = []
     monkeypatch.setattr(plots, "save", lambda figure, path: (drawn.append(figure), Path(path).touch()))
     write(tmp_path / "map.tif", MULTISENGE)
     (figure,) = drawn
     image, colors = (axes.get_images()[0].get_array() for axes in figure.axes)
-    assert image.shape == (3, 4, 3)
-    assert bytes(np.asarray(colors)[0, 1].tolist()).hex() == MULTISENGE.colors[13] and not np.asarray(colors)[2, 0].any()
+    assert image.shape[:2] == KNOWN[::step, ::step].shape
+    expected = np.array([[0, 0, 0], *(tuple(bytes.fromhex(color)) for color in MULTISENGE.colors)])[NUMBERS[::step, ::step]]
+    np.testing.assert_array_equal(colors, expected)
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts[0] == "Dense Built-Up 27.3 %" and texts[-1] == "no data"
     assert re.fullmatch(r"10 m", figure.axes[1].texts[0].get_text())

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from tfrs.scene_windows import ahead, blended, coarse, predict, strips
+from tfrs.scene_windows import ahead, blended, blocks, coarse, predict, strips
 
 RNG = np.random.default_rng(0)
 
@@ -31,28 +31,44 @@ def per_pixel(images):
     return np.stack([image[:, 0] / (1 + image[:, 1]), image.sum(axis=1)], axis=1)
 
 
-def whole(parts):
-    found = list(parts)
-    return np.concatenate([part.values for part in found], axis=1), np.concatenate([part.known for part in found])
+def mapped(model, channels, read, rows, columns, batch, most=1000):
+    """The parts of a map in blocks of up to `most` windows side by side."""
+    parts = blocks(columns, most)
+    source = (strip for part in parts for strip in strips(read, rows, part))
+    return [found for part in parts for found in predict(model, channels, source, rows, part, batch)]
 
 
+def whole(parts, name="values"):
+    """What parts hold, put together; fails where there is a gap."""
+    pieces = [(part.top, part.left, getattr(part, name)) for part in parts]
+    size = [max(corner[i] + piece.shape[i - 2] for *corner, piece in pieces) for i in (0, 1)]
+    found, seen = np.zeros((*pieces[0][2].shape[:-2], *size)), np.zeros(size, int)
+    for top, left, piece in pieces:
+        place = slice(top, top + piece.shape[-2]), slice(left, left + piece.shape[-1])
+        found[..., *place] = piece
+        seen[place] += 1
+    assert (seen == 1).all()
+    return found
+
+
+@pytest.mark.parametrize("most", [1, 2, 1000])
 @pytest.mark.parametrize("size", [(50, 70), (7, 9), (64, 64), (130, 33)])
 @pytest.mark.parametrize(
     ("window", "overlap", "fixed"),
     [(16, 8, False), (16, 4, False), (20, 0, False), (64, 32, True), (300, 150, False), (80, 7, True)],
 )
-def test_per_pixel_model_does_not_know_of_windows(size, window, overlap, fixed):
+def test_per_pixel_model_does_not_know_of_windows(size, window, overlap, fixed, most):
     image, known = known_scene(*size)
     rows, columns = (blended(pixels, window, overlap, fixed) for pixels in size)
     log = []
-    found = list(predict(per_pixel, 2, strips(reader(image, known, log), rows, columns), rows, columns, 3))
-    values, there = whole(found)
-    (expected,) = per_pixel({"s2": image[None]})
-    assert values.shape == expected.shape
+    parts = mapped(per_pixel, 2, reader(image, known, log), rows, columns, 3, most)
+    values, (expected,) = whole(parts), per_pixel({"s2": image[None]})
     np.testing.assert_allclose(values[:, known], expected[:, known], rtol=2e-6)
-    np.testing.assert_array_equal(there, known)
-    np.testing.assert_array_equal(np.concatenate([part.images["s2"] for part in found], axis=1), image)
-    assert sum(height for _, height in log) == size[0], "every row is read once"
+    np.testing.assert_array_equal(whole(parts, "known"), known)
+    for part in parts:
+        place = slice(part.top, part.top + part.known.shape[0]), slice(part.left, part.left + part.known.shape[1])
+        np.testing.assert_array_equal(part.images["s2"], image[:, *place])
+    assert sum(height for _, height in log) == size[0] * len(blocks(columns, most)), "a block reads every row once"
 
 
 def test_windows_are_blended_by_hann():
@@ -65,7 +81,7 @@ def test_windows_are_blended_by_hann():
     def numbered(images):
         return np.full((1, 1, 16, 16), next(calls), np.float32)
 
-    values, _ = whole(predict(numbered, 1, strips(reader(image, known), rows, columns), rows, columns, 1))
+    values = whole(mapped(numbered, 1, reader(image, known), rows, columns, 1))
     hann = np.sin(np.pi * (np.arange(16) + 0.5) / 16) ** 2
     weights = np.zeros((3, 32))
     for number, start in enumerate(columns.starts):
@@ -76,18 +92,15 @@ def test_windows_are_blended_by_hann():
 
 @pytest.mark.parametrize("size", [(50, 70), (7, 9), (64, 48)])
 @pytest.mark.parametrize(("patch", "stride"), [(16, 16), (16, 8), (16, 5), (9, 1), (64, 64)])
-def test_patches_around_each_cell_mirrored_at_the_edges(size, patch, stride):
+@pytest.mark.parametrize("most", [3, 1000])
+def test_patches_around_each_cell_mirrored_at_the_edges(size, patch, stride, most):
     image, _ = known_scene(*size)
     rows, columns = (coarse(pixels, patch, stride) for pixels in size)
-    found = predict(
-        lambda images: images["s2"].astype(np.float64).mean(axis=(2, 3))[:, :, None, None],
-        3,
-        strips(reader(image, np.ones(size, bool)), rows, columns),
-        rows,
-        columns,
-        4,
-    )
-    values, _ = whole(found)
+
+    def means(images):
+        return images["s2"].astype(np.float64).mean(axis=(2, 3))[:, :, None, None]
+
+    values = whole(mapped(means, 3, reader(image, np.ones(size, bool)), rows, columns, 4, most))
     margin = 3 * patch
     padded = np.pad(image, ((0, 0), (margin, margin), (margin, margin)), mode="symmetric")
     assert values.shape == (3, -(-size[0] // stride), -(-size[1] // stride))
@@ -101,10 +114,8 @@ def test_cells_need_data_in_half_of_their_pixels():
     known = np.zeros((8, 16), bool)
     known[:4, :4] = known[:2, 4:8] = known[:1, 8:12] = True  # all, half, a quarter, none of the cells above
     axes = [coarse(pixels, 4, 4) for pixels in known.shape]
-    _, there = whole(
-        predict(lambda i: np.zeros((len(i["s2"]), 1, 1, 1)), 1, strips(reader(known[None], known), *axes), *axes, 9)
-    )
-    np.testing.assert_array_equal(there, [[True, True, False, False], [False] * 4])
+    parts = mapped(lambda i: np.zeros((len(i["s2"]), 1, 1, 1)), 1, reader(known[None], known), *axes, 9)
+    np.testing.assert_array_equal(whole(parts, "known"), [[True, True, False, False], [False] * 4])
 
 
 def test_windows_without_data_are_not_computed():
@@ -118,9 +129,9 @@ def test_windows_without_data_are_not_computed():
         seen.append(len(images["s2"]))
         return per_pixel(images)
 
-    values, there = whole(predict(model, 2, strips(reader(image, known), *axes), *axes, 8))
-    assert seen == [1] and there.sum() == 1
-    np.testing.assert_allclose(values[1, 20, 40], image[:, 20, 40].sum())
+    parts = mapped(model, 2, reader(image, known), *axes, 8)
+    assert seen == [1] and whole(parts, "known").sum() == 1
+    np.testing.assert_allclose(whole(parts)[1, 20, 40], image[:, 20, 40].sum())
 
 
 def test_ahead_gives_the_same_items_and_errors():

@@ -1,4 +1,4 @@
-"""Areas of the classes of a map, and what was occluded did to them, counted as rows of it are finished."""
+"""Areas of the classes of a map, and what was occluded did to them, counted as parts of it are finished."""
 
 import csv
 import io
@@ -40,19 +40,20 @@ def empty(grid: Grid, classes: int, occluded: Sequence[str]) -> Tables:
     )
 
 
-def count(tables: Tables, first: int, ids: np.ndarray, drops: np.ndarray) -> None:
-    """Add rows of a map.
+def count(tables: Tables, top: int, ids: np.ndarray, drops: np.ndarray) -> None:
+    """Add a part of a map.
 
     Args:
-        ids: (rows, W), 0: no data, else class id + 1.
-        drops: (occluded, rows, W).
+        top: First row of it.
+        ids: (rows, columns), 0: no data, else class id + 1.
+        drops: (occluded, rows, columns).
     """
     classes = len(tables.pixels)
     offsets = (classes + 1) * np.arange(len(ids))[:, None]
     by_row = np.bincount((ids + offsets).ravel(), minlength=(classes + 1) * len(ids)).reshape(len(ids), -1)[:, 1:]
     tables.pixels[:] += by_row.sum(axis=0)
     if tables.per_row is not None:
-        tables.area[:] += tables.per_row[first : first + len(ids)] @ by_row
+        tables.area[:] += tables.per_row[top : top + len(ids)] @ by_row
     for sums, values in zip(tables.drops, drops, strict=True):
         sums += np.bincount(ids.ravel(), values.ravel(), classes + 1)[1:]
 

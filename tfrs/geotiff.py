@@ -217,7 +217,7 @@ def write(path: str | os.PathLike, raster: Raster, colors: Mapping[int, Sequence
     grid = Grid(raster.crs, raster.transform, height, width)
     options = {"count": bands, "nodata": raster.nodata, "descriptions": raster.descriptions, **profile}
     with rows(path, grid, raster.data.dtype, colors=colors, **options) as put:
-        put(0, raster.data)
+        put(0, 0, raster.data)
 
 
 @contextlib.contextmanager
@@ -230,8 +230,8 @@ def rows(
     descriptions: Sequence[str] = (),
     scale: float | None = None,
     **profile,
-) -> Iterator[Callable[[int, np.ndarray], None]]:
-    """Write a raster piece by piece; yields `put(first row, data (bands, rows, width))`.
+) -> Iterator[Callable[[int, int, np.ndarray], None]]:
+    """Write a raster piece by piece; yields `put(top, left, data (bands, rows, columns))`.
 
     Args:
         colors: As of `write`.
@@ -254,8 +254,8 @@ def rows(
             if colors:  # before the pixels: afterwards, the file would not say that it has a palette
                 target.write_colormap(1, {value: tuple(color) for value, color in colors.items()})
 
-            def put(first: int, data: np.ndarray) -> None:
-                target.write(data, window=rasterio.windows.Window(0, first, data.shape[2], data.shape[1]))
+            def put(top: int, left: int, data: np.ndarray) -> None:
+                target.write(data, window=rasterio.windows.Window(left, top, data.shape[2], data.shape[1]))
 
             yield put
             if descriptions:

@@ -18,6 +18,7 @@ from tfrs.scene_map import Extras, check_output, write_map
 from tfrs.scene_windows import Images
 
 PIXELS = 1 << 20  # of a batch of windows. Measured: VGG16's U-Net with twice as many takes 2.9 GiB for a whole Sentinel-2 tile
+ROW_BYTES = 256 << 20  # of a row of windows, of which about five are alive at a time
 WINDOW = 512  # side of windows of models that take any size, where patches are no larger
 DENSE = "(batch, class, row, column)"  # layout of the output of models that label pixels
 
@@ -141,6 +142,8 @@ def outputs(output: Path, scenes: Sequence[Mapping[str, str]]) -> dict[Path, Map
 def map_scene(model: Model, paths: Mapping[str, str], path: Path, reading: Reading, tiling: Tiling, wanted: Wanted) -> Made:
     """Write the map of a scene: reading, model and writing run at the same time, each a row of windows ahead of the next.
 
+    Wide scenes are mapped in blocks of columns, so memory grows neither with the width nor with the height.
+
     Args:
         paths: As of `find_scene`.
         path: The map.
@@ -157,28 +160,41 @@ def map_scene(model: Model, paths: Mapping[str, str], path: Path, reading: Readi
     if units:
         run = occlusion.occluding(run, card, units)
 
+    channels = len(card["classes"]) + len(units)
+    blocks = scene_windows.blocks(columns, _most(card, channels, rows, columns))
+
     def read() -> Iterator[scene_windows.Strip]:
         with opened(scene) as reader:
-            yield from scene_windows.strips(reader, rows, columns)
+            for block in blocks:
+                yield from scene_windows.strips(reader, rows, block)
+
+    def compute() -> Iterator[scene_windows.Part]:
+        strips = scene_windows.ahead(read())
+        for block in blocks:
+            yield from scene_windows.predict(run, channels, strips, rows, block, batch_size(tiling, rows))
 
     grid = scene.grid.part(0, 0, rows.length, columns.length, rows.cell)
-    channels = len(card["classes"]) + len(units)
     extras = Extras(wanted.probabilities, wanted.uncertainty, tuple(units))
-    finished = scene_windows.ahead(
-        scene_windows.predict(run, channels, scene_windows.ahead(read()), rows, columns, batch_size(tiling, rows))
-    )
+    total = len(rows.starts) * sum(len(block.starts) for block in blocks)
     with (
-        contextlib.closing(finished),
-        progress(total=len(rows.starts) * len(columns.starts), unit="windows", desc=path.stem) as bar,
+        contextlib.closing(scene_windows.ahead(compute())) as parts,
+        progress(total=total, unit="windows", desc=path.stem) as bar,
     ):
-        shares = write_map(path, _counted(finished, bar), grid, rows.cell, card, extras)
+        shares = write_map(path, _counted(parts, bar), grid, rows.cell, card, extras)
     return Made(grid, shares, scene.notes)
 
 
-def _counted(finished: Iterator[scene_windows.Rows], bar) -> Iterator[scene_windows.Rows]:
-    for part in finished:
+def _counted(parts: Iterator[scene_windows.Part], bar) -> Iterator[scene_windows.Part]:
+    for part in parts:
         yield part
-        bar.update(part.windows - bar.n)
+        bar.update(part.windows)
+
+
+def _most(card: Mapping, channels: int, rows: scene_windows.Axis, columns: scene_windows.Axis) -> int:
+    """Windows side by side in a block, so that images and results of a row of them stay below `ROW_BYTES`."""
+    pixel = sum(len(sensor["bands"]) * np.dtype(sensor["dtype"]).itemsize for sensor in card["inputs"].values())
+    row = rows.size * columns.pixels * pixel + len(rows.taper) * columns.length * channels * 4
+    return max(1, len(columns.starts) * ROW_BYTES // row)
 
 
 def batch_size(tiling: Tiling, rows: scene_windows.Axis) -> int:

@@ -1,7 +1,7 @@
 """A picture of a scene and its map, from pixels picked while the map is made: nothing is read twice."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +9,16 @@ import numpy as np
 from tfrs import areas
 from tfrs.geotiff import Grid
 from tfrs.labels import IGNORE, Scheme
-from tfrs.scene_windows import Rows
+from tfrs.scene_windows import Part
 from tfrs.sensors import Sensor
 from tfrs.storage import beside, replacing
 
-SIDE = 900  # pixels of each picture at most
+SIDE = 600  # pixels of each picture at most; the figure has room for about 550
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What is picked so far.
+    """What is picked so far, filled in place.
 
     Attributes:
         step: Pixels of the map from one picked to the next.
@@ -26,8 +26,8 @@ class Samples:
         pixel: Metres of a pixel of the map; None where it has no place.
         legend: The classes.
         sensor: The sensor shown, and the positions of its bands.
-        ids: Rows of class ids, `IGNORE` where there are no data.
-        scene: Rows of the scene (bands, rows, columns).
+        ids: Class ids (rows, columns), `IGNORE` where there are no data.
+        scene: The scene (bands, rows, columns), NaN where there are no data.
     """
 
     step: int
@@ -36,8 +36,8 @@ class Samples:
     legend: Scheme
     sensor: str
     bands: tuple[int, ...]
-    ids: list[np.ndarray] = field(default_factory=list)
-    scene: list[np.ndarray] = field(default_factory=list)
+    ids: np.ndarray
+    scene: np.ndarray
 
 
 def empty(grid: Grid, card: Mapping, cell: int) -> Samples:
@@ -51,23 +51,35 @@ def empty(grid: Grid, card: Mapping, cell: int) -> Samples:
     legend = Scheme(card["scheme"], *map(tuple, zip(*rows, strict=True)))
     square = areas.pixel_areas(grid)
     pixel = None if square is None else float(np.sqrt(square[len(square) // 2]))
-    side = max(grid.height, grid.width)
-    return Samples(-(-side // SIDE), -(-side * cell // SIDE), pixel, legend, name, sensor.index(sensor.display()))
+    sides = grid.height, grid.width
+    step, fine = -(-max(sides) // SIDE), -(-max(sides) * cell // SIDE)
+    bands = sensor.index(sensor.display())
+    ids = np.full([-(-pixels // step) for pixels in sides], IGNORE, np.uint8)
+    scene = np.full((len(bands), *(-(-pixels * cell // fine) for pixels in sides)), np.nan, np.float32)
+    return Samples(step, fine, pixel, legend, name, bands, ids, scene)
 
 
-def sample(samples: Samples, part: Rows, ids: np.ndarray) -> None:
-    """Pick from rows of a map.
+def sample(samples: Samples, part: Part, ids: np.ndarray) -> None:
+    """Pick from a part of a map.
 
     Args:
-        ids: (rows, W), 0: no data, else class id + 1.
+        ids: (rows, columns), 0: no data, else class id + 1.
     """
-    picked = ids[-part.first % samples.step :: samples.step, :: samples.step]
-    samples.ids.append(np.where(picked == 0, IGNORE, picked - 1).astype(np.uint8))
+    rows, columns, place = _picked((part.top, part.left), ids.shape, samples.step)
+    picked = ids[np.ix_(rows, columns)]
+    samples.ids[place] = np.where(picked == 0, IGNORE, picked - 1)
     image = part.images[samples.sensor]
-    cell, fine = image.shape[1] // len(ids), samples.fine
-    rows, columns = np.arange(-part.first * cell % fine, image.shape[1], fine), np.arange(0, image.shape[2], fine)
+    cell = image.shape[1] // len(ids)
+    rows, columns, place = _picked((part.top * cell, part.left * cell), image.shape[1:], samples.fine)
     shown = image[np.ix_(samples.bands, rows, columns)]
-    samples.scene.append(np.where(part.known[np.ix_(rows // cell, columns // cell)], shown, np.nan))
+    samples.scene[:, *place] = np.where(part.known[np.ix_(rows // cell, columns // cell)], shown, np.nan)
+
+
+def _picked(corner: tuple[int, int], size: tuple[int, int], step: int) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]:
+    """Rows and columns to pick from a part with that corner, and their place in the picture."""
+    rows, columns = (np.arange(-begin % step, length, step) for begin, length in zip(corner, size, strict=True))
+    top, left = (-(-begin // step) for begin in corner)
+    return rows, columns, (slice(top, top + len(rows)), slice(left, left + len(columns)))
 
 
 def write(path: Path, samples: Samples, shares: np.ndarray) -> None:
@@ -75,8 +87,9 @@ def write(path: Path, samples: Samples, shares: np.ndarray) -> None:
     from tfrs import plots
 
     with replacing(beside(path, "quicklook", ".png")) as temporary:
-        image = np.concatenate(samples.scene, axis=1)
-        image = plots.displayable(image[None] if np.isfinite(image).any() else np.zeros_like(image[None]))[0]
-        ids = np.concatenate(samples.ids)
-        figure = plots.scene(image, ids, samples.legend, shares, path.stem, samples.pixel and samples.pixel * samples.step)
+        image = samples.scene[None]
+        image = plots.displayable(image if np.isfinite(image).any() else np.zeros_like(image))[0]
+        figure = plots.scene(
+            image, samples.ids, samples.legend, shares, path.stem, samples.pixel and samples.pixel * samples.step
+        )
         plots.save(figure, temporary)

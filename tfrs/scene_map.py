@@ -1,4 +1,4 @@
-"""A map in files: classes, layers of probability, areas, and a picture, written as rows of it are finished."""
+"""A map in files: classes, layers of probability, areas, and a picture, written as parts of it are finished."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from tfrs import areas, geotiff, legend, quicklook
 from tfrs.errors import UserError
 from tfrs.geotiff import Grid
-from tfrs.scene_windows import Rows
+from tfrs.scene_windows import Part
 from tfrs.storage import beside, replacing
 
 DRIVERS = {".tif": "COG", ".tiff": "COG", ".png": "PNG"}
@@ -53,7 +53,7 @@ def check_output(path: Path, classes: Sequence[dict], inputs: Iterable[str]) -> 
         raise UserError(f"{path} is the image itself; give another --output")
 
 
-def write_map(path: Path, rows: Iterable[Rows], grid: Grid, cell: int, card: Mapping, extras: Extras) -> np.ndarray:
+def write_map(path: Path, parts: Iterable[Part], grid: Grid, cell: int, card: Mapping, extras: Extras) -> np.ndarray:
     """Write a map of the most probable classes' numbers with their colours as palette, and what goes beside it; 0: no data.
 
     A GeoTIFF is a Cloud Optimized one. Beside it: the legend (`legend.write`), `<map>_areas.csv`, `<map>_quicklook.png`. A file
@@ -61,7 +61,7 @@ def write_map(path: Path, rows: Iterable[Rows], grid: Grid, cell: int, card: Map
 
     Args:
         path: `.tif` or `.png`.
-        rows: All rows of the map in order: probabilities of the classes, then a channel for each of `extras.occluded`.
+        parts: All of the map: probabilities of the classes, then a channel for each of `extras.occluded`.
         grid: Where the map lies.
         cell: Pixels of the scene per pixel of the map.
 
@@ -79,16 +79,16 @@ def write_map(path: Path, rows: Iterable[Rows], grid: Grid, cell: int, card: Map
         layers = {
             name: stack.enter_context(_values(path, name, grid, bands)) for name, bands in _layers(classes, extras).items()
         }
-        for part in rows:
+        for part in parts:
             probabilities, drops = part.values[: len(classes)], part.values[len(classes) :]
             ids = np.where(part.known, probabilities.argmax(axis=0) + 1, 0)
-            put_map(part.first, numbers[ids].astype(kind)[None])
+            put_map(part.top, part.left, numbers[ids].astype(kind)[None])
             found = {"probabilities": probabilities, "occlusion": drops}
             if extras.uncertainty:
                 found["uncertainty"] = entropy(probabilities, card["task"])[None]
             for name, put in layers.items():
-                put(part.first, np.where(part.known, np.rint(found[name] / STEP), NO_VALUE).astype(np.int16))
-            areas.count(tables, part.first, ids, drops)
+                put(part.top, part.left, _steps(found[name], part.known))
+            areas.count(tables, part.top, ids, drops)
             quicklook.sample(picture, part, ids)
         shares = tables.pixels / max(tables.pixels.sum(), 1)
         areas.write(path, tables, classes)
@@ -102,11 +102,19 @@ def entropy(probabilities: np.ndarray, task: str) -> np.ndarray:
 
     Of multi-labels, the mean over the classes of the entropy of yes and no.
     """
-    p = np.clip(probabilities, 1e-12, 1)
     if task == "multi_label":
-        q = np.clip(1 - probabilities, 1e-12, 1)
-        return -(p * np.log2(p) + q * np.log2(q)).mean(axis=0)
-    return -(p * np.log(p)).sum(axis=0) / np.log(max(len(p), 2))
+        return sum(_surprise(p) + _surprise(1 - p) for p in probabilities) / (len(probabilities) * np.log(2))
+    return sum(_surprise(p) for p in probabilities) / np.log(max(len(probabilities), 2))
+
+
+def _surprise(p: np.ndarray) -> np.ndarray:
+    p = np.clip(p, 1e-12, 1)
+    return -p * np.log(p)
+
+
+def _steps(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Values (bands, H, W) as int16 multiples of `STEP`, band by band to save memory."""
+    return np.stack([np.where(known, np.rint(band / STEP), NO_VALUE).astype(np.int16) for band in values])
 
 
 def _layers(classes: Sequence[dict], extras: Extras) -> dict[str, tuple[str, ...]]:
@@ -138,14 +146,14 @@ def _values(path: Path, name: str, grid: Grid, bands: tuple[str, ...]):
 
 @contextlib.contextmanager
 def _layer(path: Path, grid: Grid, dtype, *, overview_resampling: str, **options) -> Iterator:
-    """Rows go to an uncompressed file first, since overviews of a Cloud Optimized GeoTIFF come before its pixels."""
+    """Pixels go to an uncompressed file first, since overviews of a Cloud Optimized GeoTIFF come before its pixels."""
     driver = DRIVERS[path.suffix.lower()]
     form = {"compress": "deflate", "overview_resampling": overview_resampling, "num_threads": "all_cpus", "bigtiff": "if_safer"}
-    rows = path.with_name(f"{path.name}.rows.tmp")
+    plain = path.with_name(f"{path.name}.plain.tmp")
     with replacing(path) as target:
         try:
-            with geotiff.rows(rows, grid, dtype, bigtiff="if_safer", **options) as put:
+            with geotiff.rows(plain, grid, dtype, bigtiff="if_safer", **options) as put:
                 yield put
-            geotiff.copy(rows, target, driver=driver, **(form if driver == "COG" else {}))
+            geotiff.copy(plain, target, driver=driver, **(form if driver == "COG" else {}))
         finally:
-            rows.unlink(missing_ok=True)
+            plain.unlink(missing_ok=True)

@@ -2,10 +2,11 @@
 
 import contextlib
 import functools
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class Axis:
         places: First pixel of each window's result in the map.
         taper: Weight along the result of a window.
         length: Length of the map.
+        first: First pixel of it; of a block not 0, and its first window may begin before.
     """
 
     pixels: int
@@ -36,14 +38,20 @@ class Axis:
     places: tuple[int, ...]
     taper: np.ndarray
     length: int
+    first: int = 0
 
     @functools.cached_property
     def total(self) -> np.ndarray:
         """Sum of the weights (length,) at each pixel of the map."""
-        sums = np.zeros(self.places[-1] + len(self.taper))
+        sums = np.zeros(self.span)
         for place in self.places:
-            sums[place : place + len(self.taper)] += self.taper
-        return sums[: self.length].astype(np.float32)
+            sums[place - self.places[0] :][: len(self.taper)] += self.taper
+        return sums[self.first - self.places[0] :][: self.length].astype(np.float32)
+
+    @property
+    def span(self) -> int:
+        """Pixels of the map that its windows reach, from the first place on."""
+        return self.places[-1] - self.places[0] + len(self.taper)
 
 
 def blended(pixels: int, size: int, overlap: int, fixed: bool = False) -> Axis:
@@ -70,6 +78,24 @@ def coarse(pixels: int, size: int, stride: int) -> Axis:
     return Axis(pixels, starts, size, stride, lead, tuple(range(cells)), np.ones(1, np.float32), cells)
 
 
+def blocks(axis: Axis, most: int) -> list[Axis]:
+    """An axis in blocks of up to `most` windows, which make the same map one after the other.
+
+    A window that reaches into the next block is computed for both.
+    """
+    count = len(axis.starts)
+    bounds = [count * i // -(-count // most) for i in range(-(-count // most) + 1)]
+    found = []
+    for begin, end in itertools.pairwise(bounds):
+        first = axis.places[begin]
+        last = axis.places[end] if end < count else axis.length
+        begin = next(i for i, place in enumerate(axis.places) if place + len(axis.taper) > first)
+        found.append(
+            replace(axis, starts=axis.starts[begin:end], places=axis.places[begin:end], first=first, length=last - first)
+        )
+    return found
+
+
 @dataclass(frozen=True)
 class Strip:
     """A row of windows: images (C, size, width) by sensor, and the pixels (size, width) that have data."""
@@ -79,18 +105,20 @@ class Strip:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Finished rows of a map.
+class Part:
+    """A finished part of a map.
 
     Attributes:
-        first: The first of them.
+        top: First row of it.
+        left: First column.
         values: (channels, rows, columns); of no meaning where `known` is False.
         known: (rows, columns), whether half of the pixels have data.
         images: The part of the scene below, by sensor.
-        windows: How many windows are done with them.
+        windows: How many windows it took.
     """
 
-    first: int
+    top: int
+    left: int
     values: np.ndarray
     known: np.ndarray
     images: Images
@@ -100,12 +128,13 @@ class Rows:
 def strips(read: Read, rows: Axis, columns: Axis) -> Iterator[Strip]:
     """The rows of windows in order; each pixel is read once, and mirrored beyond the scene's edges."""
     across = _mirrored(columns.pixels, columns.starts[0], columns.starts[-1] + columns.size - columns.starts[0])
-    plain = len(across) == columns.pixels
+    left, width = int(across.min()), int(across.max()) + 1 - int(across.min())
+    plain = len(across) == width
     kept, begin, end = None, 0, 0
     for start in rows.starts:
         down = _mirrored(rows.pixels, start, rows.size)
         first, last = int(down.min()), int(down.max()) + 1
-        fresh = read(end, 0, last - end, columns.pixels) if last > end else None
+        fresh = read(end, left, last - end, width) if last > end else None
         parts = [part for part in (kept, fresh) if part]
         images = {name: np.concatenate([p[0][name] for p in parts], axis=1)[:, first - begin :] for name in parts[0][0]}
         known = np.concatenate([part[1] for part in parts])[first - begin :]
@@ -114,8 +143,8 @@ def strips(read: Read, rows: Axis, columns: Axis) -> Iterator[Strip]:
             slice(start - first, start - first + rows.size) if start >= 0 and start + rows.size <= rows.pixels else down - first
         )
         yield Strip(
-            {name: image[:, chosen] if plain else image[:, chosen][:, :, across] for name, image in images.items()},
-            known[chosen] if plain else known[chosen][:, across],
+            {name: image[:, chosen] if plain else image[:, chosen][:, :, across - left] for name, image in images.items()},
+            known[chosen] if plain else known[chosen][:, across - left],
         )
 
 
@@ -127,20 +156,24 @@ def _mirrored(pixels: int, start: int, size: int) -> np.ndarray:
 
 def predict(
     model: Callable[[Images], np.ndarray], channels: int, source: Iterator[Strip], rows: Axis, columns: Axis, batch: int
-) -> Iterator[Rows]:
+) -> Iterator[Part]:
     """The map, row of windows by row of windows; windows without data are not computed.
 
-    Never more than one row of windows is kept, so memory grows with the width of a scene and not with its height.
+    Never more than one row of windows is kept, so memory grows with the width and not with the height.
 
     Args:
         model: Images (B, C, size, size) by sensor -> (B, channels, rows, columns), the taper's length in both.
+        source: Gives a strip for each row of windows, and may have more.
         batch: Windows at a time.
     """
-    width = columns.places[-1] + len(columns.taper)
     lefts = [start - columns.starts[0] for start in columns.starts]  # in a strip
+    places = [place - columns.places[0] for place in columns.places]  # in `sums`
+    outside = columns.first - columns.places[0]
+    inside = slice(outside, outside + columns.length)
+    across = slice(columns.lead + outside * columns.cell, columns.lead + inside.stop * columns.cell)
     taper = rows.taper[:, None] * columns.taper
-    sums = np.zeros((channels, len(rows.taper), width), np.float32)
-    for i, strip in enumerate(source):
+    sums = np.zeros((channels, len(rows.taper), columns.span), np.float32)
+    for place, after, strip in zip(rows.places, (*rows.places[1:], rows.length), source, strict=False):
         chosen = [j for j, left in enumerate(lefts) if strip.known[:, left : left + columns.size].any()]
         for at in range(0, len(chosen), batch):
             part = chosen[at : at + batch]
@@ -149,39 +182,30 @@ def predict(
                 for name, image in strip.images.items()
             }
             for j, values in zip(part, model(windows), strict=True):
-                sums[:, :, columns.places[j] : columns.places[j] + len(columns.taper)] += values * taper
-        place = rows.places[i]
-        count = (rows.places[i + 1] if i + 1 < len(rows.places) else rows.length) - place
-        inner, cut = (slice(a.lead, a.lead + n * a.cell) for a, n in ((rows, count), (columns, columns.length)))
-        cells = strip.known[inner, cut].reshape(count, rows.cell, columns.length, columns.cell)
-        values = sums[:, :count, : columns.length] / (rows.total[place : place + count, None] * columns.total)
+                sums[:, :, places[j] : places[j] + len(columns.taper)] += values * taper
+        count = after - place
+        down = slice(rows.lead, rows.lead + count * rows.cell)
+        cells = strip.known[down, across].reshape(count, rows.cell, columns.length, columns.cell)
+        values = sums[:, :count, inside] / (rows.total[place:after, None] * columns.total)
         sums[:, : len(rows.taper) - count] = sums[:, count:]
         sums[:, len(rows.taper) - count :] = 0
-        images = {name: image[:, inner, cut] for name, image in strip.images.items()}
-        yield Rows(place, values, cells.mean(axis=(1, 3)) >= 0.5, images, (i + 1) * len(columns.starts))
+        images = {name: image[:, down, across] for name, image in strip.images.items()}
+        yield Part(place, columns.first, values, cells.mean(axis=(1, 3)) >= 0.5, images, len(columns.starts))
 
 
 def ahead(source: Iterator, depth: int = 1) -> Iterator:
     """The same items, made by a thread that is up to `depth` of them ahead; it ends when this iterator is closed."""
-    items: queue.Queue = queue.Queue(depth)
+    items: queue.SimpleQueue = queue.SimpleQueue()
+    wanted = threading.Semaphore(depth)
     stopped = threading.Event()
-
-    def put(item) -> bool:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                items.put(item, timeout=0.1)
-                return True
-        return False
 
     def work() -> None:
         try:
             with contextlib.closing(source):
-                for item in source:
-                    if not put((item, None)):
-                        return
-            put((None, StopIteration()))
-        except BaseException as error:  # raised again where the items are wanted
-            put((None, error))
+                while wanted.acquire() and not stopped.is_set():
+                    items.put((next(source), None))
+        except BaseException as error:  # StopIteration too: raised again where the items are wanted
+            items.put((None, error))
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -192,7 +216,9 @@ def ahead(source: Iterator, depth: int = 1) -> Iterator:
                 return
             if error:
                 raise error
+            wanted.release()
             yield item
     finally:
         stopped.set()
+        wanted.release()
         thread.join()
