@@ -169,7 +169,7 @@ def map_scene(model: Model, paths: Mapping[str, str], path: Path, reading: Readi
                 yield from scene_windows.strips(reader, rows, block)
 
     def compute() -> Iterator[scene_windows.Part]:
-        strips = scene_windows.ahead(read())
+        strips = scene_windows.ahead(read(), max(1, WINDOW // rows.size))  # files are decoded by blocks of many rows
         for block in blocks:
             yield from scene_windows.predict(run, channels, strips, rows, block, batch_size(tiling, rows))
 

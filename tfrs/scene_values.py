@@ -80,12 +80,15 @@ def convert(values: np.ndarray, conversion: Conversion) -> tuple[np.ndarray, np.
             image = 10 * np.log10(np.where(values > 0, values, np.nan)).astype(kind)
         known &= ~np.isnan(image).any(axis=0)
     else:
-        image = values.astype(np.float32) * np.float32(conversion.scale)
+        image = values.astype(np.float32)
+        image *= np.float32(conversion.scale)
         image += np.float32(conversion.offset)[:, None, None]
         if kind.kind in "iu":
             limits = np.iinfo(kind)
-            image = np.clip(np.rint(np.nan_to_num(image)), max(limits.min, 1 if conversion.nodata == 0 else 0), limits.max)
-        image = image.astype(kind)
+            np.rint(image, out=image)
+            np.clip(image, max(limits.min, 1 if conversion.nodata == 0 else 0), limits.max, out=image)
+        with np.errstate(invalid="ignore"):  # NaN, which is not known and gets a value below
+            image = image.astype(kind)
     if not known.all():
         fill = np.nan if kind.kind == "f" else conversion.nodata or 0
         image = np.where(known, image, kind.type(fill))
