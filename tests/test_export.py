@@ -22,11 +22,17 @@ import json, sys
 import numpy as np
 import tensorflow as tf
 
-serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+model = tf.saved_model.load(sys.argv[1])
+serve, rest = (model.signatures[name] for name in ("serving_default", "rest"))
 images = np.load(sys.argv[2])
 found = serve(**{name: tf.constant(images[name]) for name in images})
 assert not {name for name in sys.modules if name.split(".")[0] == "tfrs"}
 takes = {name: [spec.shape.as_list(), spec.dtype.name] for name, spec in serve.structured_input_signature[1].items()}
+specs = rest.structured_input_signature[1]
+assert {spec.dtype.name for spec in specs.values()} == {"int32", "float32"}
+again = rest(**{name: tf.constant(json.loads(json.dumps(images[name].tolist())), specs[name].dtype) for name in images})
+for name, value in found.items():
+    np.testing.assert_allclose(again[name], value, rtol=1e-5)
 print(json.dumps({"takes": takes, "gives": {name: value.numpy().tolist() for name, value in found.items()}}))
 """
 

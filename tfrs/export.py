@@ -19,6 +19,7 @@ from tfrs.sensors import Sensor
 from tfrs.tasks import Task
 
 CARD = "card.json"
+_JSON = {tf.uint16: tf.int32}
 
 
 class Server(tf.Module):
@@ -39,6 +40,11 @@ class Server(tf.Module):
         sizes = [len(scheme.classes) for scheme in self.task.heads.values()]
         return dict(zip(self.task.heads, tf.split(probabilities, sizes, axis=1), strict=True))
 
+    @tf.function
+    def rest(self, **images):
+        """The same of int32 instead of uint16, for which TensorFlow Serving's json_tensor.cc knows no JSON."""
+        return self(**{tensor.name: tf.saturate_cast(images[tensor.name], tensor.dtype) for tensor in self.model.inputs})
+
 
 def export(experiment: Experiment, folder: Path, records: Records, task: Task, model: keras.Model, scores: dict) -> Path:
     """Write `<folder>/export`: the SavedModel and `card.json`."""
@@ -46,8 +52,13 @@ def export(experiment: Experiment, folder: Path, records: Records, task: Task, m
     temporary = folder / f"{EXPORT}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     server = Server(model, task)
-    signature = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name) for tensor in model.inputs}
-    tf.saved_model.save(server, str(temporary), {"serving_default": server.__call__.get_concrete_function(**signature)})
+    raw = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name) for tensor in model.inputs}
+    wide = {name: tf.TensorSpec(spec.shape, _JSON.get(spec.dtype, spec.dtype), name) for name, spec in raw.items()}
+    signatures = {
+        "serving_default": server.__call__.get_concrete_function(**raw),
+        "rest": server.rest.get_concrete_function(**wide),
+    }
+    tf.saved_model.save(server, str(temporary), signatures)
     card = make_card(experiment, records, task, scores)
     (temporary / CARD).write_text(json.dumps(card, indent=1) + "\n")
     shutil.rmtree(target, ignore_errors=True)
