@@ -22,15 +22,16 @@ import json, sys
 import numpy as np
 import tensorflow as tf
 
-model = tf.saved_model.load(sys.argv[1])
-serve, rest = (model.signatures[name] for name in ("serving_default", "rest"))
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
 images = np.load(sys.argv[2])
 found = serve(**{name: tf.constant(images[name]) for name in images})
 assert not {name for name in sys.modules if name.split(".")[0] == "tfrs"}
 takes = {name: [spec.shape.as_list(), spec.dtype.name] for name, spec in serve.structured_input_signature[1].items()}
-specs = rest.structured_input_signature[1]
-assert {spec.dtype.name for spec in specs.values()} == {"int32", "float32"}
-again = rest(**{name: tf.constant(json.loads(json.dumps(images[name].tolist())), specs[name].dtype) for name in images})
+with tf.compat.v1.Session(graph=tf.Graph()) as session:  # as the server and programs in C++ load it
+    rest = tf.compat.v1.saved_model.load(session, ["serve"], sys.argv[1]).signature_def["serving_json"]
+    assert {tf.as_dtype(info.dtype).name for info in rest.inputs.values()} == {"int32", "float32"}
+    given = {rest.inputs[name].name: json.loads(json.dumps(images[name].tolist())) for name in images}
+    again = session.run({name: info.name for name, info in rest.outputs.items()}, given)
 for name, value in found.items():
     np.testing.assert_allclose(again[name], value, rtol=1e-5)
 print(json.dumps({"takes": takes, "gives": {name: value.numpy().tolist() for name, value in found.items()}}))

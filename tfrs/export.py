@@ -31,6 +31,8 @@ class Server(tf.Module):
     def __init__(self, model: keras.Model, task: Task):
         super().__init__()
         self.model, self.task = model, task
+        # Sessions, as in C++ and TensorFlow Serving, restore what is tracked as TensorFlow's own, not Keras's, variables.
+        self.weights = [variable.value for variable in model.variables]
 
     @tf.function
     def __call__(self, **images):
@@ -41,7 +43,7 @@ class Server(tf.Module):
         return dict(zip(self.task.heads, tf.split(probabilities, sizes, axis=1), strict=True))
 
     @tf.function
-    def rest(self, **images):
+    def serving_json(self, **images):
         """The same of int32 instead of uint16, for which TensorFlow Serving's json_tensor.cc knows no JSON."""
         return self(**{tensor.name: tf.saturate_cast(images[tensor.name], tensor.dtype) for tensor in self.model.inputs})
 
@@ -56,7 +58,7 @@ def export(experiment: Experiment, folder: Path, records: Records, task: Task, m
     wide = {name: tf.TensorSpec(spec.shape, _JSON.get(spec.dtype, spec.dtype), name) for name, spec in raw.items()}
     signatures = {
         "serving_default": server.__call__.get_concrete_function(**raw),
-        "rest": server.rest.get_concrete_function(**wide),
+        "serving_json": server.serving_json.get_concrete_function(**wide),
     }
     tf.saved_model.save(server, str(temporary), signatures)
     card = make_card(experiment, records, task, scores)
