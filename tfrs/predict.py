@@ -17,8 +17,10 @@ from tfrs.scene import MASK, Reading, Scene, find_scene, opened
 from tfrs.scene_map import Extras, check_output, write_map
 from tfrs.scene_windows import Images
 
-PIXELS = 1 << 20  # of a batch of windows. Measured: VGG16's U-Net with twice as many takes 2.9 GiB for a whole Sentinel-2 tile
-ROW_BYTES = 256 << 20  # of a row of windows, of which about five are alive at a time
+PIXELS = 1 << 20  # of a batch of windows
+# Of images and results of a row of windows, of which several are alive at a time. Measured: VGG16's U-Net with 14 classes and
+# all layers takes 2.5 GiB at a tile's 10,980 columns.
+ROW_BYTES = 128 << 20
 WINDOW = 512  # side of windows of models that take any size, where patches are no larger
 DENSE = "(batch, class, row, column)"  # layout of the output of models that label pixels
 
