@@ -88,7 +88,8 @@ def test_processes_meet_whoever_comes_first():
     addresses = tuple(f"localhost:{port}" for port in free_ports(3))
     left = []
     threads = [
-        threading.Thread(target=lambda i=i: (cluster.meet(Cluster(addresses, i), 20), left.append(i))) for i in (2, 1, 0)
+        threading.Thread(target=lambda i=i: (cluster.meet(Cluster(addresses, i), "1 GPU", 20), left.append(i)))
+        for i in (2, 1, 0)
     ]
     for thread in threads[:2]:
         thread.start()
@@ -98,7 +99,23 @@ def test_processes_meet_whoever_comes_first():
     for thread in threads:
         thread.join(20)
     assert sorted(left) == [0, 1, 2]
-    cluster.meet(Cluster(addresses[:1], 0), 1)  # alone, at once, on a port that is free again
+    cluster.meet(Cluster(addresses[:1], 0), "", 1)  # alone, at once, on a port that is free again
+
+
+def test_processes_with_other_devices_are_refused_on_all():
+    addresses, errors = tuple(f"localhost:{port}" for port in free_ports(3)), []
+
+    def join(index, gpus):
+        with pytest.raises(UserError) as caught:
+            cluster.meet(Cluster(addresses, index), f"{gpus} GPUs", 20)
+        errors.append(str(caught.value))
+
+    threads = [threading.Thread(target=join, args=of) for of in ((0, 4), (1, 3), (2, 4))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert errors == [f"{addresses[1]} has 3 GPUs, but {addresses[0]} 4 GPUs; give each as many"] * 3
 
 
 def test_processes_that_do_not_come_are_named(monkeypatch, capsys):
@@ -107,16 +124,16 @@ def test_processes_that_do_not_come_are_named(monkeypatch, capsys):
     addresses = (addresses[0].format(*free_ports(1)), *addresses[1:])
     missing = r"waiting for 2 of 3 processes: elsewhere:1, elsewhere:2"
     with pytest.raises(UserError, match=rf"^gave up {missing}; start the same command on every host"):
-        cluster.meet(Cluster(addresses, 0), 1.2)
+        cluster.meet(Cluster(addresses, 0), "", 1.2)
     assert f"{missing}\n" in capsys.readouterr().out
     with pytest.raises(
         UserError, match=rf"gave up waiting for the first process, {addresses[0]}, or others that it waits for;"
     ):
-        cluster.meet(Cluster(addresses, 1), 0.5)
+        cluster.meet(Cluster(addresses, 1), "", 0.5)
 
 
 def test_port_that_is_taken():
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"^port {port} of localhost, the first process, cannot be used: Address already"):
-            cluster.meet(Cluster((f"localhost:{port}", "b:1"), 0), 1)
+            cluster.meet(Cluster((f"localhost:{port}", "b:1"), 0), "", 1)

@@ -20,8 +20,9 @@ STEPS, EPOCHS = 3, 2
 
 PROCESSES = """
 import dataclasses, json, os, signal, sys
+from pathlib import Path
 import tensorflow as tf
-from tfrs import checkpoints, command, registry, steps, train
+from tfrs import checkpoints, command, evaluate, registry, steps, train
 from tfrs.experiment import Experiment
 
 registry.MODELS["plain"] = "small_records:plain_encoder"
@@ -57,7 +58,7 @@ def told(number, name):
     checkpoints.advance = advance
 
 
-def start(folder, environment, output, told_by=None, **changes):
+def start(folder, environment, output, told_by=None, split="", **changes):
     if pid := os.fork():
         return pid
     with open(output, "w") as file:
@@ -69,7 +70,7 @@ def start(folder, environment, output, told_by=None, **changes):
     sys.argv = ["train"]
     run = dataclasses.replace(experiment, run_dir=folder, **changes)
     try:
-        command.run(lambda _: print(train.run(run)), "")
+        command.run(lambda _: print(evaluate.run(Path(folder), split) if split else train.run(run)), "")
     except SystemExit as end:
         sys.stdout.flush()
         os._exit(end.code or 0)
@@ -120,6 +121,7 @@ def trained(records, tmp_path_factory):
     plan = {
         "one": [{"folder": "one", "environment": {}, "output": "one-0", "strategy": "one_device"}],
         "devices": [{"folder": "devices", "environment": {}, "output": "devices-0", "cpu_devices": 2}],
+        "scored": [{"folder": "devices", "environment": {}, "output": "scored-0", "split": "val"}],
         "two": two("two", "two", lambda i: tf_config(pairs[0], i), **several),
         "told": two("told", "broken", lambda i: slurm(job, i), (None, (1, "SIGTERM")), **several),
         "killed": two("killed", "broken", lambda i: tf_config(pairs[1], i), ((1, "SIGKILL"), None), **several),
@@ -143,7 +145,7 @@ def test_processes_end_together(trained):
     """Told to end is the second one alone, at another step than the one it sees it in; killed is the first one."""
     folder, statuses = trained
     assert statuses == {
-        **{"one": [0], "devices": [0], "two": [0, 0], "again": [0, 0]},
+        **{"one": [0], "devices": [0], "scored": [0], "two": [0, 0], "again": [0, 0]},
         **{"told": [143, 143], "killed": [-9, 1], "other": [1, 1]},
     }, "".join(path.read_text() for path in sorted(folder.glob("*-[01]")))
     for index in (0, 1):
@@ -166,6 +168,13 @@ def test_devices_and_processes_learn_and_score_as_one_does(trained, name):
         assert rows[0] == pytest.approx(rows[1], rel=1e-5)
     reports = [json.loads((folder / run / "report.json").read_text()) for run in (name, "one")]
     assert reports[0]["confusion_matrix"] == reports[1]["confusion_matrix"] and reports[0]["overall_accuracy"] > 0.3
+
+
+def test_run_of_two_devices_is_scored_by_one(trained):
+    """Its best epoch, as it was scored in training."""
+    best = max(row["val_average_f1"] for row in history(trained[0] / "devices"))
+    report = json.loads((trained[0] / "devices" / "report-val.json").read_text())
+    assert report["average_f1"] == pytest.approx(best) and "on 2 device(s)" in printed(trained, "devices-0")
 
 
 def test_interrupted_processes_end_as_if_nothing_had_happened(trained):

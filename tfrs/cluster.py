@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tfrs.errors import UserError
 
 PATIENCE, REMINDER = 600, 30  # seconds to wait for the others, and between lines about it
+GO = "go"
 FIRST_PORT, PORTS = 10_000, 20_000  # below those that Linux gives to outgoing connections
 
 
@@ -55,7 +56,7 @@ def _of_tf_config(text: str) -> Cluster:
 def _of_slurm(environment: Mapping[str, str]) -> Cluster:
     """Tasks are counted node by node, so that it does not matter how `srun --distribution` numbers them.
 
-    TensorFlow's own resolver (2.21) fails without GPUs, and sorts hosts as text, which puts node10 before node9.
+    TensorFlow's own resolver (2.21) fails without GPUs (its issue 56894), and sorts hosts as text: node10 comes before node9.
     """
     try:
         nodes = expand(environment["SLURM_STEP_NODELIST"])
@@ -86,18 +87,21 @@ def _numbers(ranges: str) -> list[str]:
     return [f"{number:0{len(low)}}" for low, high in bounds for number in range(int(low), int(high) + 1)]
 
 
-def meet(cluster: Cluster, patience: float = PATIENCE) -> None:
+def meet(cluster: Cluster, devices: str, patience: float = PATIENCE) -> None:
     """Return once every process of the cluster has called this, at the address of the first one, which is free again then.
 
     TensorFlow's own wait for processes that are missing says nothing for an hour, and does not hear Ctrl-C (2.21).
 
+    Args:
+        devices: What this process has, which must be the same for all.
+
     Raises:
-        UserError: Some did not come in time, or the port of the first one is taken.
+        UserError: Some did not come in time, or have other devices; the port of the first one is taken.
     """
     end = time.monotonic() + patience
     host, port = cluster.addresses[cluster.index].rsplit(":", 1)
     if cluster.index:
-        return _report(cluster, end)
+        return _report(cluster, devices, end)
     dual = socket.has_dualstack_ipv6()
     try:
         listening = socket.create_server(
@@ -106,13 +110,13 @@ def meet(cluster: Cluster, patience: float = PATIENCE) -> None:
     except OSError as error:
         raise UserError(f"port {port} of {host}, the first process, cannot be used: {error.strerror}; give another") from error
     with contextlib.ExitStack() as stack:
-        _gather(cluster, stack.enter_context(listening), end, stack)
+        _gather(cluster, devices, stack.enter_context(listening), end, stack)
 
 
-def _gather(cluster: Cluster, listening: socket.socket, end: float, stack: contextlib.ExitStack) -> None:
+def _gather(cluster: Cluster, devices: str, listening: socket.socket, end: float, stack: contextlib.ExitStack) -> None:
     """As the first process: wait for a connection from each other one, and then answer all."""
     listening.settimeout(1)
-    came: dict[int, socket.socket] = {}
+    came: dict[int, tuple[str, socket.socket]] = {}
 
     def missing():
         return [address for number, address in enumerate(cluster.addresses) if number and number not in came]
@@ -123,20 +127,27 @@ def _gather(cluster: Cluster, listening: socket.socket, end: float, stack: conte
         with contextlib.suppress(OSError, ValueError):  # nobody came yet, or somebody else
             connection = stack.enter_context(listening.accept()[0])
             connection.settimeout(1)
-            came[int(connection.recv(16))] = connection
-    for connection in came.values():
-        connection.sendall(b"go")
+            number, said = connection.recv(64).decode().split(" ", 1)
+            came[int(number)] = said, connection
+    other = [f"{cluster.addresses[number]} has {said}" for number, (said, _) in sorted(came.items()) if said != devices]
+    answer = f"{', '.join(other)}, but {cluster.addresses[0]} {devices}; give each as many" if other else GO
+    for _, connection in came.values():
+        connection.sendall(answer.encode())
+    if other:
+        raise UserError(answer)
 
 
-def _report(cluster: Cluster, end: float) -> None:
+def _report(cluster: Cluster, devices: str, end: float) -> None:
     """As another process: tell the first one, and wait for its answer."""
     host, port = cluster.addresses[0].rsplit(":", 1)
     for _ in _waiting(end, lambda: f"the first process, {host}:{port}, or others that it waits for"):
         with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1) as connection:
             connection.settimeout(max(1, end - time.monotonic()))
-            connection.sendall(str(cluster.index).encode())
-            if connection.recv(2) == b"go":
+            connection.sendall(f"{cluster.index} {devices}".encode())
+            if (answer := connection.recv(4096).decode()) == GO:
                 return
+            if answer:  # none: the first one has ended while it waited
+                raise UserError(answer)
         time.sleep(0.2)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import textwrap
 import zlib
 from collections.abc import Iterator, Mapping
 
@@ -24,12 +25,13 @@ def join() -> tf.distribute.Strategy:
     found = cluster.find(os.environ)
     if found is None:
         raise UserError("--strategy=multi_worker needs TF_CONFIG, or the tasks of SLURM's srun; neither is in the environment")
-    cluster.meet(found)
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    cluster.meet(found, f"{gpus} GPUs")
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": found.addresses}),
         task_type="worker",
         task_id=found.index,
-        num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},
+        num_accelerators={"GPU": gpus},
         rpc_layer="grpc",
     )
     return tf.distribute.MultiWorkerMirroredStrategy(resolver)
@@ -97,7 +99,7 @@ def led_by_first(strategy: tf.distribute.Strategy) -> Iterator[None]:
     except LOST as error:
         if count == 1:
             raise
-        reason = str(error).split("aborted by: ")[-1].splitlines()[0]
+        reason = textwrap.shorten(str(error).split("aborted by: ")[-1].splitlines()[0], 150, placeholder="...")
         raise UserError(
             f"another process of the training has ended or cannot be reached; its own output may say why ({reason}). "
             "Run the same command on every host again to continue from the last saved state"
