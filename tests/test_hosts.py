@@ -131,7 +131,7 @@ def trained(records, tmp_path_factory):
     plan["other"][1]["seed"] = 7
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "TF_CPP_MIN_LOG_LEVEL": "2"}
     command = [sys.executable, "-c", PROCESSES, json.dumps(list(plan.values()))]
-    options = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "timeout": 300}
+    options = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "timeout": 600}
     done = subprocess.run(command, input=experiment.to_flags(), check=False, **options)
     assert done.returncode == 0, done.stderr
     return folder, dict(zip(plan, map(json.loads, done.stdout.splitlines()), strict=True))
