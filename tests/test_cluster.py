@@ -120,20 +120,22 @@ def test_processes_with_other_devices_are_refused_on_all():
 
 def test_processes_that_do_not_come_are_named(monkeypatch, capsys):
     monkeypatch.setattr(cluster, "REMINDER", 0.2)
-    addresses = ("localhost:{}", "elsewhere:1", "elsewhere:2")
-    addresses = (addresses[0].format(*free_ports(1)), *addresses[1:])
-    missing = r"waiting for 2 of 3 processes: elsewhere:1, elsewhere:2"
+    first, second, third = (
+        f"{host}:{port}" for host, port in zip(("localhost", "nowhere", "there"), free_ports(3), strict=True)
+    )
+    missing = f"waiting for 2 of 3 processes: {second}, {third}"
     with pytest.raises(UserError, match=rf"^gave up {missing}; start the same command on every host"):
-        cluster.meet(Cluster(addresses, 0), "", 1.2)
+        cluster.meet(Cluster((first, second, third), 0), "", 1.2)
     assert f"{missing}\n" in capsys.readouterr().out
-    with pytest.raises(
-        UserError, match=rf"gave up waiting for the first process, {addresses[0]}, or others that it waits for;"
-    ):
-        cluster.meet(Cluster(addresses, 1), "", 0.5)
+    with pytest.raises(UserError, match=rf"gave up waiting for the first process, {first}, or others that it waits for; start"):
+        cluster.meet(Cluster((first, second, third), 1), "", 0.5)
 
 
-def test_port_that_is_taken():
+@pytest.mark.parametrize("index", [0, 1])
+def test_port_that_is_taken(index):
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=rf"^port {port} of localhost, the first process, cannot be used: Address already"):
-            cluster.meet(Cluster((f"localhost:{port}", "b:1"), 0), "", 1)
+        addresses = [f"there:{port - 1}", f"there:{port - 1}"]
+        addresses[index] = f"here:{port}"
+        with pytest.raises(UserError, match=rf"^port {port} of here cannot be used \(Address already in use\); give this"):
+            cluster.meet(Cluster(tuple(addresses), index), "", 1)

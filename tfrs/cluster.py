@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import os
 import re
 import socket
 import time
@@ -88,7 +89,7 @@ def _numbers(ranges: str) -> list[str]:
 
 
 def meet(cluster: Cluster, devices: str, patience: float = PATIENCE) -> None:
-    """Return once every process of the cluster has called this, at the address of the first one, which is free again then.
+    """Return once every process of the cluster has called this, each at its address, which is free again then.
 
     TensorFlow's own wait for processes that are missing says nothing for an hour, and does not hear Ctrl-C (2.21).
 
@@ -96,21 +97,25 @@ def meet(cluster: Cluster, devices: str, patience: float = PATIENCE) -> None:
         devices: What this process has, which must be the same for all.
 
     Raises:
-        UserError: Some did not come in time, or have other devices; the port of the first one is taken.
+        UserError: Some did not come in time, or have other devices; the port of this one is taken.
     """
     end = time.monotonic() + patience
     host, port = cluster.addresses[cluster.index].rsplit(":", 1)
-    if cluster.index:
-        return _report(cluster, devices, end)
     dual = socket.has_dualstack_ipv6()
     try:
         listening = socket.create_server(
             ("", int(port)), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual, backlog=128
         )
     except OSError as error:
-        raise UserError(f"port {port} of {host}, the first process, cannot be used: {error.strerror}; give another") from error
+        raise UserError(
+            f"port {port} of {host} cannot be used ({os.strerror(error.errno)}); give this process another"
+        ) from error
     with contextlib.ExitStack() as stack:
-        _gather(cluster, devices, stack.enter_context(listening), end, stack)
+        stack.enter_context(listening)
+        if cluster.index:
+            _report(cluster, devices, end)
+        else:
+            _gather(cluster, devices, listening, end, stack)
 
 
 def _gather(cluster: Cluster, devices: str, listening: socket.socket, end: float, stack: contextlib.ExitStack) -> None:
