@@ -142,7 +142,7 @@ def printed(trained, name):
 
 
 def test_processes_end_together(trained):
-    """Told to end is the second one alone, at another step than the one it sees it in; killed is the first one."""
+    """Only the second one is told to end, and only the first one killed; one is given another seed."""
     folder, statuses = trained
     assert statuses == {
         **{"one": [0], "devices": [0], "scored": [0], "two": [0, 0], "again": [0, 0]},
@@ -178,7 +178,7 @@ def test_run_of_two_devices_is_scored_by_one(trained):
 
 
 def test_interrupted_processes_end_as_if_nothing_had_happened(trained):
-    """Told to end in the first epoch, killed in the second, and started once more; to the last bit."""
+    """Told to end in the first epoch, killed later in it, and started once more; to the last bit."""
     folder = trained[0]
     left, right = saved(folder / "broken"), saved(folder / "two")
     for key in right:

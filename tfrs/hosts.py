@@ -8,10 +8,13 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from tfrs import cluster
 from tfrs.errors import UserError
+from tfrs.termination import Terminated
 
+LEAVE = 20  # seconds that a process waits for the others before it ends
 # What TensorFlow 2.21 raises where another process has ended or cannot be reached any more.
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
@@ -96,6 +99,9 @@ def led_by_first(strategy: tf.distribute.Strategy) -> Iterator[None]:
     try:
         with contextlib.nullcontext() if is_first(strategy) else contextlib.redirect_stdout(None):
             yield
+    except (UserError, Terminated):
+        _leave(strategy)
+        raise
     except LOST as error:
         if count == 1:
             raise
@@ -104,3 +110,19 @@ def led_by_first(strategy: tf.distribute.Strategy) -> Iterator[None]:
             f"another process of the training has ended or cannot be reached; its own output may say why ({reason}). "
             "Run the same command on every host again to continue from the last saved state"
         ) from error
+    else:
+        _leave(strategy)
+
+
+def _leave(strategy: tf.distribute.Strategy) -> None:
+    """Wait a little until the others are here, too.
+
+    A collective is over for one process while another one still fetches its part from there; whoever ended at once would be
+    taken for lost. By TensorFlow's coordination service, which has no public name (2.21).
+    """
+    index, count = place(strategy)
+    if count > 1:
+        with contextlib.suppress(tf.errors.OpError):
+            context.context().set_config_key_value(f"tfrs/left/{index}", "left")
+            for other in range(count):
+                context.context().get_config_key_value(f"tfrs/left/{other}", LEAVE * 1000)
