@@ -16,6 +16,35 @@ def test_devices_cannot_be_split_after_their_first_use():
         assemble.devices(Experiment(cpu_devices=2))
 
 
+TASK = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}'
+
+
+@pytest.mark.parametrize(
+    ("settings", "environment", "message"),
+    [
+        ({"strategy": "miror"}, {}, r"unknown strategy 'miror'\. Did you mean 'mirrored'\?"),
+        ({"strategy": "one_device", "cpu_devices": 2}, {}, r"--cpu_devices is for --strategy=mirrored, not one_device"),
+        ({"strategy": "multi_worker"}, {}, r"--strategy=multi_worker needs TF_CONFIG, or the tasks of SLURM's srun"),
+        ({}, {"TF_CONFIG": TASK}, r"one of 2 processes by TF_CONFIG or srun: give --strategy=multi_worker to"),
+        ({}, {"TF_CONFIG": "x"}, r"TF_CONFIG=x cannot be used"),
+    ],
+    ids=str,
+)
+def test_devices_that_cannot_be(monkeypatch, settings, environment, message):
+    for name in ("TF_CONFIG", "SLURM_STEP_NODELIST"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        assemble.devices(Experiment(**settings))
+
+
+def test_one_device_and_a_task_that_is_alone(monkeypatch):
+    assert isinstance(assemble.devices(Experiment(strategy="one_device")), tf.distribute.OneDeviceStrategy)
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}')
+    assert isinstance(assemble.devices(Experiment()), tf.distribute.MirroredStrategy)
+
+
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 @pytest.mark.parametrize("warmup", [0, 1.5])
 def test_learning_rate_over_the_steps(schedule, warmup):

@@ -10,7 +10,7 @@ import sklearn.metrics
 import tensorflow as tf
 
 from tfrecords_builder.writer import write
-from tfrs import aggregate, cascade, pipeline, train
+from tfrs import aggregate, assemble, cascade, pipeline, train
 from tfrs.datasets.base import Dataset
 from tfrs.errors import UserError
 from tfrs.experiment import Experiment
@@ -200,3 +200,21 @@ def test_refused_settings(run, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         train.run(settings(run[0], tmp_path / "never", **changes), "dual")
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize("windows", [{"windows": 3, "balance_windows": True}, {"windows": 0}], ids=str)
+def test_processes_share_the_windows_of_every_batch(run, windows):
+    """From the second step on, and into the next epoch."""
+    records, *_ = run
+    experiment = settings(records, "", **windows)
+    task = assemble.task(experiment, records)
+
+    def epochs(worker):
+        batches = assemble.batches(experiment, records, task, "train", training=True, step=1, worker=worker)
+        return [[[images["s2"], *rest] for images, *rest in batches.as_numpy_iterator()] for _ in range(2)]
+
+    for whole, *parts in zip(epochs((0, 1)), epochs((0, 2)), epochs((1, 2)), strict=True):
+        for batch, *halves in zip(whole, *parts, strict=True):
+            for values, first, second in zip(batch, *halves, strict=True):
+                assert len(first) == len(second)
+                np.testing.assert_array_equal(values, np.concatenate([first, second]))

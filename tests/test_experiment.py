@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tfrs.errors import UserError
-from tfrs.experiment import Experiment, open_run, read_run
+from tfrs.experiment import Experiment, open_run, place_run, read_run
 from tfrs.labels import BIGEARTHNET_19, MULTISENGE
 
 # A value of every kind of setting that a careless reader would change.
@@ -113,6 +113,11 @@ def test_run_of_another_input_or_kind_is_not_continued(tmp_path, monkeypatch):
     for name in ("classify-resnet_small-s1-20200101-000000", "segment-resnet_small-B04-B03-20200101-000000"):
         open_run(dataclasses.replace(SAME, run_dir=f"runs/{name}"), "classify")
     assert "20200101" not in str(open_run(SAME, "classify")[1])
+
+
+def test_several_processes_need_the_name_of_the_folder():
+    with pytest.raises(UserError, match=r"--strategy=multi_worker needs --run_dir, the same for all processes"):
+        place_run(dataclasses.replace(SAME, strategy="multi_worker"), "classify")
 
 
 def test_folder_of_other_settings_is_refused(tmp_path):

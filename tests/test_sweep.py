@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tfrs import sweep
 from tfrs.errors import UserError
+from tfrs.termination import Terminated
 
 FIXED = {"model": "resnet_small", "epochs": "1"}
 GRID = {"input": ["s1", "s2_rgb"], "seed": ["0", "1"]}
@@ -25,7 +27,7 @@ def trained(monkeypatch):
     """The commands that trained a run; one fails as long as its input and seed are in the set."""
     commands, failing = [], set()
 
-    def train(command, check):
+    def train(command):
         flags = dict(text.removeprefix("--").split("=", 1) for text in command[3:])
         commands.append(flags)
         values = flags["input"], flags["seed"]
@@ -33,9 +35,10 @@ def trained(monkeypatch):
             folder = Path(flags["run_dir"])
             (folder / "export").mkdir(parents=True)
             (folder / "report.json").write_text(json.dumps({"average_f1": SCORES[values], "patches": 8}))
-        return subprocess.CompletedProcess(command, int(values in failing))
+        return popen([sys.executable, "-c", f"raise SystemExit({int(values in failing)})"])
 
-    monkeypatch.setattr(subprocess, "run", train)
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", train)
     return commands, failing
 
 
@@ -64,6 +67,29 @@ def test_a_failed_run_is_named_and_the_same_command_trains_only_what_is_missing(
     failing.clear()
     assert "| s1 | 2 |" in sweep.run(tmp_path, "classify", FIXED, GRID)
     assert len(commands) == 5 and commands[-1]["seed"] == "1"
+
+
+@pytest.mark.parametrize("told", ["kill -TERM $PPID", "kill -TERM $$", "trap '' TERM; kill -TERM $PPID; exit 1"])
+def test_sigterm_ends_the_sweep_and_no_run_has_failed(tmp_path, monkeypatch, told):
+    """It comes to the sweep, which passes it on; to the run; or to a run that has an error just then."""
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\ntrap 'exit 143' TERM\n{told}\nsleep 20 & wait\n")
+    program.chmod(0o755)
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(Terminated, match=r"^SIGTERM: .*input=s1-seed=0 is interrupted; run the"),
+    ):
+        patch.setattr(sys, "executable", str(program))
+        sweep.run(tmp_path / "sweep", "classify", FIXED, GRID)
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["sweep.json"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_several_processes_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"in one process: leave out --strategy=multi_worker"):
+        sweep.run(tmp_path, "classify", {"strategy": "multi_worker"}, GRID)
+    with pytest.raises(UserError, match=r"leave out multi_worker"):
+        sweep.parse_grid(["strategy=one_device,multi_worker"])
 
 
 def test_other_settings_need_another_folder(trained, tmp_path):

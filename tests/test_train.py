@@ -43,30 +43,6 @@ def python(*arguments, folder, **environment):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=200)
 
 
-# A command of this package that knows the small encoder as well.
-COMMAND = """
-import runpy, sys
-from tfrs import registry
-
-registry.MODELS["tiny"] = "small_records:encoder"
-runpy.run_module(sys.argv.pop(1), run_name="__main__")
-"""
-
-
-def test_two_devices_train_evaluate_and_export(records, tmp_path):
-    flags = settings(records, "run", cpu_devices=2, epochs=2, augment=("dihedral",), task="multi_label").to_flags().splitlines()
-    done = python("-c", COMMAND, "experiments.classify", *flags, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "on 2 device(s)" in done.stdout and [row["epoch"] for row in history(tmp_path / "run")] == [1, 2]
-    report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert list(report["per_class"]) == list(IGBP_SIMPLIFIED.classes) and report["patches"] == 11
-    assert (tmp_path / "run" / "export" / "card.json").exists()
-    done = python("-c", COMMAND, "experiments.evaluate", "--run_dir=run", "--split=val", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    best = max(row["val_average_f1"] for row in history(tmp_path / "run"))
-    assert json.loads((tmp_path / "run" / "report-val.json").read_text())["average_f1"] == pytest.approx(best)
-
-
 def test_batch_that_the_devices_cannot_share_is_refused(records, tmp_path):
     flags = settings(records, "run", cpu_devices=3).to_flags().splitlines()
     done = python("-m", "experiments.classify", *flags, folder=tmp_path)

@@ -231,13 +231,13 @@ def test_rows_of_an_epoch_are_those_of_its_steps_until_one_is_not_finite():
         asked.append((batches.numpy().tolist(), before.numpy().tolist()))
         return tf.constant(parts[len(asked) - 1])
 
-    parts = [rows[:2], rows[2:3], rows[3:]]
-    np.testing.assert_array_equal(train._train_calls(train_steps, None, calls, tqdm(disable=True)), rows)
+    strategy, parts = tf.distribute.get_strategy(), [rows[:2], rows[2:3], rows[3:]]
+    np.testing.assert_array_equal(train._train_calls(strategy, train_steps, None, calls, tqdm(disable=True)), rows)
     given = [np.zeros((1, 3)), *parts[:2]]
     assert asked == [(call.tolist(), before.tolist()) for call, before in zip(calls, given, strict=True)]
     asked.clear()
     rows[1, 0] = np.nan
-    np.testing.assert_array_equal(train._train_calls(train_steps, None, calls, tqdm(disable=True)), rows[:3])
+    np.testing.assert_array_equal(train._train_calls(strategy, train_steps, None, calls, tqdm(disable=True)), rows[:3])
     assert len(asked) == 2
 
 

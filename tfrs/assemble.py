@@ -1,13 +1,14 @@
 """From the settings of an experiment to its devices, task, model, optimizer and batches."""
 
+import os
 from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
 
-from tfrs import aggregate, folds, pipeline, registry, segmentation, selection, tasks
+from tfrs import aggregate, cluster, folds, hosts, pipeline, registry, segmentation, selection, tasks
 from tfrs.errors import UserError, unknown
-from tfrs.experiment import Experiment
+from tfrs.experiment import MULTI_WORKER, Experiment
 from tfrs.models.build import build, build_segmenter
 from tfrs.records import Records
 from tfrs.segmentation import Segmentation
@@ -30,11 +31,11 @@ SCHEDULES = ("constant", "cosine", "plateau")
 PRECISIONS = ("", "bfloat16", "float16")
 
 
-def devices(experiment: Experiment) -> tf.distribute.Strategy:
-    """Seeds and precision set for the process, and a strategy over all GPUs, or over the CPU's logical devices.
+def prepare(experiment: Experiment) -> None:
+    """Set seeds, precision and logical devices for the process.
 
     Raises:
-        UserError: The devices cannot share the batch, or are in use already.
+        UserError: The precision is unknown, or TensorFlow is in use already.
     """
     if experiment.mixed_precision not in PRECISIONS:
         raise unknown("precision", experiment.mixed_precision, PRECISIONS[1:])
@@ -48,14 +49,42 @@ def devices(experiment: Experiment) -> tf.distribute.Strategy:
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * experiment.cpu_devices)
         except RuntimeError as error:
             raise UserError("--cpu_devices must be set before TensorFlow is used in this process") from error
-    if tf.config.list_physical_devices("GPU"):
-        strategy = tf.distribute.MirroredStrategy()
-    else:
-        strategy = tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices("CPU")])
+
+
+def devices(experiment: Experiment) -> tf.distribute.Strategy:
+    """The process as of `prepare`, and a strategy over the devices that `--strategy` says.
+
+    Raises:
+        UserError: The devices cannot share the batch, or are not those of the flags or of the environment.
+    """
+    if experiment.strategy not in STRATEGIES:
+        raise unknown("strategy", experiment.strategy, STRATEGIES)
+    if experiment.cpu_devices > 1 and experiment.strategy not in ("auto", "mirrored"):
+        raise UserError(f"--cpu_devices is for --strategy=mirrored, not {experiment.strategy}; leave it out")
+    if experiment.strategy == "auto" and (together := cluster.find(os.environ)) and len(together.addresses) > 1:
+        raise UserError(
+            f"this is one of {len(together.addresses)} processes by TF_CONFIG or srun: give --strategy=multi_worker to train "
+            "one model in all of them, or --strategy=mirrored and another --run_dir for each"
+        )
+    prepare(experiment)
+    strategy = STRATEGIES[experiment.strategy]()
     replicas = strategy.num_replicas_in_sync
     if experiment.batch_size % replicas:
         raise UserError(f"--batch_size={experiment.batch_size} cannot be shared by {replicas} devices; give a multiple of it")
     return strategy
+
+
+def _local_devices() -> list[str]:
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    return [device.name for device in tf.config.list_logical_devices(kind)]
+
+
+STRATEGIES = {
+    "auto": lambda: tf.distribute.MirroredStrategy(_local_devices()),
+    "mirrored": lambda: tf.distribute.MirroredStrategy(_local_devices()),
+    MULTI_WORKER: hosts.join,
+    "one_device": lambda: tf.distribute.OneDeviceStrategy(_local_devices()[0]),
+}
 
 
 def records(experiment: Experiment) -> Records:
@@ -199,12 +228,20 @@ def optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.
 
 
 def batches(
-    experiment: Experiment, records: Records, task: Task, split: str, *, training: bool = False, epoch: int = 0, step: int = 0
+    experiment: Experiment,
+    records: Records,
+    task: Task,
+    split: str,
+    *,
+    training: bool = False,
+    epoch: int = 0,
+    step: int = 0,
+    worker: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Batches of a split: shuffled, augmented and cut into windows for training, else in stored order.
 
     Args:
-        epoch, step: Where training begins (`pipeline.load`).
+        epoch, step, worker: Where training begins, and whose part of every batch (`pipeline.load`).
 
     Raises:
         UserError: As `pipeline.load`; windows are wanted of a network that has none.
@@ -214,6 +251,7 @@ def batches(
         raise UserError(f"--windows and --balance_windows are for cnn_dual and cnn_segm; {experiment.model} sees whole patches")
     if experiment.balance_windows and not experiment.windows:
         raise UserError("--balance_windows needs a number of --windows per patch; without, all of them are taken")
+    windows = training and margin and experiment.windows
     loaded = pipeline.load(
         records,
         split,
@@ -226,11 +264,12 @@ def batches(
         seed=experiment.seed if training else None,
         epoch=epoch,
         step=step,
+        worker=(0, 1) if windows else worker,  # windows are drawn from a whole batch
         read=experiment.read,
     )
     if not (training and margin):
         return loaded
-    return cut_windows(
+    cut = cut_windows(
         loaded,
         margin=margin,
         count=experiment.windows,
@@ -240,3 +279,7 @@ def batches(
         step=step,
         steps=-(-records.count(split) // experiment.batch_size),
     )
+    if not windows or worker == (0, 1):
+        return cut
+    index, count = worker
+    return cut.rebatch(experiment.batch_size * windows // count, drop_remainder=True).shard(count, index)

@@ -21,10 +21,12 @@ SCORES = ("average_f1", "overall_f1", "weighted_f1", "overall_accuracy", "averag
 
 
 class Board:
-    """Scalars, F1 and IoU per class, patches with their labels, and the graph, under `<run>/tensorboard`."""
+    """Scalars, F1 and IoU per class, patches with their labels, and the graph, under `<run>/tensorboard`; without a folder
+    nothing of it.
+    """
 
-    def __init__(self, folder: Path, task: Task, sensors: Mapping[str, Sensor]):
-        self.writer = tf.summary.create_file_writer(str(folder))
+    def __init__(self, folder: Path | None, task: Task, sensors: Mapping[str, Sensor]):
+        self.writer = tf.summary.create_file_writer(str(folder)) if folder else tf.summary.create_noop_writer()
         self.task, self.sensors = task, sensors
 
     def __enter__(self):

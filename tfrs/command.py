@@ -9,9 +9,9 @@ from collections.abc import Callable
 from absl import flags
 
 from tfrs.errors import UserError
-from tfrs.termination import Terminated
+from tfrs.termination import TERMINATED, Terminated
 
-WRONG_FLAGS, USER_ERROR, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+WRONG_FLAGS, USER_ERROR, INTERRUPTED = 2, 1, 130
 
 
 def run(main: Callable[[list[str]], None], usage: str) -> None:

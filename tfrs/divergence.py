@@ -1,13 +1,34 @@
 """Why the loss of a step is not finite, as far as the batch can tell."""
 
+from pathlib import Path
+
 import numpy as np
 
 from tfrs import assemble, order, storage
-from tfrs.experiment import Experiment
+from tfrs.epoch import steps_of
+from tfrs.errors import UserError
+from tfrs.experiment import CHECKPOINTS, Experiment, is_begun
 from tfrs.records import Records
 
 EXTREME = 100  # standard deviations from the mean of the band
 SHOWN = 8  # keys
+
+
+def error(experiment: Experiment, folder: Path, records: Records, epoch: int, first: int, rows: np.ndarray) -> UserError:
+    """What to tell of an epoch (from 0) whose loss is not finite from some step on, or whose last step spoilt the weights.
+
+    Args:
+        first: Number of the step of the first row.
+        rows: As of `steps.make_train_steps`.
+    """
+    bad = np.flatnonzero(~np.isfinite(rows[:, 0]))
+    row = int(bad[0]) if len(bad) else len(rows) - 1
+    step = first + row
+    plan = steps_of(experiment, records.count("train"))
+    batches = range(sum(plan[:step]), sum(plan[: step + 1]))
+    what = f"the loss of step {step + 1} is {rows[row, 0]}" if len(bad) else f"after step {step + 1} weights are not finite"
+    kept = f"The last good state is kept in {folder / CHECKPOINTS}" if is_begun(folder) else "No state had been saved yet"
+    return UserError(f"epoch {epoch + 1}: {what}; {explain(experiment, records, epoch, batches)}. {kept}")
 
 
 def explain(experiment: Experiment, records: Records, epoch: int, batches: range) -> str:

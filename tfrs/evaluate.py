@@ -13,6 +13,7 @@ from tfrs.errors import UserError
 from tfrs.experiment import CHECKPOINTS, REPORT, Experiment, read_run
 from tfrs.gallery import gallery
 from tfrs.records import Records
+from tfrs.steps import distribute
 from tfrs.storage import write_text
 from tfrs.tasks import Task
 
@@ -22,7 +23,8 @@ BEST = "best.weights.h5"
 def make_measure(strategy: tf.distribute.Strategy, model: keras.Model, task: Task) -> Callable:
     """A function from a dataset to its confusion matrix (float64) and mean loss; samples of weight 0 count in neither.
 
-    The loss is the mean over the patches, or over the valid pixels of dense labels.
+    The loss is the mean over the patches, or over the valid pixels of dense labels. Each of several processes gives its part
+    of the dataset, and gets the result of the whole.
     """
 
     def replica_step(images, target, weight):
@@ -37,9 +39,9 @@ def make_measure(strategy: tf.distribute.Strategy, model: keras.Model, task: Tas
         return [strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in values]
 
     def measure(dataset: tf.data.Dataset, between: Callable[[], None] = lambda: None) -> tuple[np.ndarray, float]:
-        totals = [0.0, 0.0, 0.0]
-        for batch in strategy.experimental_distribute_dataset(dataset):
-            totals = [total + value for total, value in zip(totals, step(batch), strict=True)]
+        totals, batches = [0.0, 0.0, 0.0], distribute(strategy, dataset)
+        for _ in range(len(dataset)):
+            totals = [total + value for total, value in zip(totals, step(next(batches)), strict=True)]
             between()
         matrix, loss, weight = (np.asarray(total) for total in totals)
         return matrix, float(loss / weight)
@@ -75,7 +77,7 @@ def run(run_dir: Path, split: str, where: Iterable[str] = ()) -> dict:
     experiment = read_run(run_dir)
     records = selection.where(assemble.records(experiment), where)
     task = assemble.task(experiment, records)
-    assemble.devices(experiment)
+    assemble.prepare(experiment)
     return report(experiment, run_dir, records, task, best_model(experiment, run_dir, records, task), split, bool([*where]))
 
 

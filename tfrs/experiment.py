@@ -20,6 +20,7 @@ REPORT = "report.json"
 CHECKPOINTS = "checkpoints"
 EXPORT = "export"
 SEGMENT = "segment"  # kind of the runs that label pixels
+MULTI_WORKER = "multi_worker"
 
 
 def _setting(default, text: str):
@@ -163,6 +164,11 @@ class Experiment:
     steps_per_execution: int = _setting(1, "updates per call of the training step, for small networks on fast devices")
     save_every_steps: int = _setting(0, "save the state after so many updates of an epoch too, not only at its end; 0: never")
     profile: bool = _setting(False, "write a profile of a few steps for TensorBoard")
+    strategy: str = _setting(
+        "auto",
+        "devices to train on: auto or mirrored (all of this host), one_device, or multi_worker (those of all processes that "
+        "TF_CONFIG or SLURM names, which are given the same command)",
+    )
     cpu_devices: int = _setting(1, "split the CPU into this many logical devices, to try several replicas without GPUs")
 
     def __post_init__(self):
@@ -224,9 +230,15 @@ def open_run(experiment: Experiment, kind: str) -> tuple[Experiment, Path]:
 
 
 def place_run(experiment: Experiment, kind: str) -> Experiment:
-    """The settings with the run's folder: as given, or that of the newest unfinished run of the same settings, or a new one."""
+    """The settings with the run's folder: as given, or that of the newest unfinished run of the same settings, or a new one.
+
+    Raises:
+        UserError: Several processes would each make their own.
+    """
     if experiment.run_dir:
         return experiment
+    if experiment.strategy == MULTI_WORKER:
+        raise UserError("--strategy=multi_worker needs --run_dir, the same for all processes, in a folder that all of them see")
     name = f"{kind}-{experiment.model}-{''.join(c if c.isalnum() or c == '_' else '-' for c in experiment.input)}"
     for folder in sorted(Path("runs").glob(f"{name}-*"), reverse=True):
         same = dataclasses.replace(experiment, run_dir=str(folder))

@@ -14,5 +14,5 @@ def launch(kind: str) -> None:
     command.import_tensorflow()
     from tfrs import train
 
-    scores = train.run(experiment, kind)
-    print(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    if scores := train.run(experiment, kind):
+        print(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))

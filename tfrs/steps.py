@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfrs import hosts
 from tfrs.tasks import Task
 
 
@@ -27,7 +28,7 @@ def make_train_steps(
 
     It takes the distributed iterator over batches (images, target, weight), the number of batches (steps,) int32 that each
     step takes, at most `accumulate`, and what it returned for the steps before. It returns a row (steps, 3) float64 per
-    step: the sums of its weighted losses and of its weights, and the seconds the device waited for its batches.
+    step: the sums of its weighted losses (of this host) and of its weights (of all), and the seconds waited for its batches.
 
     A sample weighs as much as its `Task.size`, so that the loss of dense labels is the mean over the batch's valid pixels.
 
@@ -41,7 +42,7 @@ def make_train_steps(
         jit_compile: Compile the gradients of a replica by XLA. The update stays outside: replicas cannot meet within.
         deterministic: Op determinism is enabled, under which TensorFlow's own clock is refused (2.21).
     """
-    replicas = strategy.num_replicas_in_sync
+    replicas, several = strategy.num_replicas_in_sync, hosts.place(strategy)[1] > 1
     clock = _clock if deterministic else tf.timestamp
     variables = model.trainable_variables
     # Keras's own `global_clipnorm`, and the judgement whether scaled gradients are finite, look at what a single replica has
@@ -49,6 +50,8 @@ def make_train_steps(
     meet = clip_norm > 0 or (replicas > 1 and isinstance(optimizer, keras.optimizers.LossScaleOptimizer))
 
     def gradients_of(images, target, weight, total):
+        """Scaled gradients of a replica's part of a batch, and the sum of its losses."""
+        weight = weight * task.size(target)
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(task.loss(target, model(images, training=True)) * weight)
             # Summed and divided by the global weight: any number of replicas gives the gradient of the global mean.
@@ -58,12 +61,6 @@ def make_train_steps(
 
     if jit_compile:
         gradients_of = tf.function(gradients_of, jit_compile=True)
-
-    def backward(images, target, weight, total):
-        """Scaled gradients of a replica's part of a batch, and the sums (2,) of its losses and weights."""
-        weight = weight * task.size(target)
-        gradients, loss = gradients_of(images, target, weight, total)
-        return gradients, tf.cast(tf.stack([loss, tf.reduce_sum(weight)]), tf.float64)
 
     def update(gradients):
         if meet:
@@ -75,9 +72,9 @@ def make_train_steps(
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
     def replica_step(*batch):
-        gradients, sums = backward(*batch)
+        gradients, loss = gradients_of(*batch)
         update(gradients)
-        return sums
+        return loss
 
     with strategy.scope():
         sums_of_gradients = [
@@ -91,24 +88,30 @@ def make_train_steps(
         ]
 
     def replica_add(images, target, weight, total):
-        gradients, sums = backward(images, target, weight, total)
+        gradients, loss = gradients_of(images, target, weight, total)
         for variable, gradient in zip(sums_of_gradients, gradients, strict=True):
             variable.assign_add(gradient * total)
-        return sums
+        return loss
 
     def replica_update(total):
         update([tf.math.divide_no_nan(variable.read_value(), total) for variable in sums_of_gradients])
         for variable in sums_of_gradients:
             variable.assign(tf.zeros_like(variable))
 
+    def weight_of(target, weight):
+        return tf.cast(tf.reduce_sum(weight * task.size(target)), tf.float64)
+
+    def local_sum(values):
+        # Sums of a few numbers are taken here and not where replicas meet: in a loop, that met the gradients of the step
+        # before on two CPU devices of a host ("Shape mismatch in the collective instance", TF 2.21).
+        return tf.add_n([tf.cast(value, tf.float64) for value in strategy.experimental_local_results(values)])
+
     def sums_of(function, iterator, before):
         (images, target, weight), waited = _fetch(iterator, before, clock)
-        # Sums of a few numbers are taken here and not where replicas meet: in a loop, that met the gradients of the step
-        # before on two CPU devices ("Shape mismatch in the collective instance", TF 2.21).
-        parts = zip(strategy.experimental_local_results(target), strategy.experimental_local_results(weight), strict=True)
-        total = tf.add_n([tf.reduce_sum(part * task.size(of)) for of, part in parts])
-        sums = strategy.experimental_local_results(strategy.run(function, (images, target, weight, total)))
-        return tf.concat([tf.add_n(sums), [waited]], 0)
+        weights = strategy.run(weight_of, (target, weight))
+        total = strategy.reduce(tf.distribute.ReduceOp.SUM, weights, axis=None) if several else local_sum(weights)
+        losses = strategy.run(function, (images, target, weight, tf.cast(total, tf.float32)))
+        return tf.stack([local_sum(losses), total, waited])
 
     def step(iterator, batches, before):
         if accumulate == 1:
@@ -174,7 +177,21 @@ def share_batch_statistics(strategy: tf.distribute.Strategy, model: keras.Model)
 
     In Keras 3.15 each replica updates a copy of its own, and a checkpoint or export would hold only the first one's.
     """
-    if strategy.num_replicas_in_sync > 1:
-        for variable in model.non_trainable_variables:
-            copies = strategy.experimental_local_results(variable.value)
-            variable.value.assign(np.mean([copy.numpy() for copy in copies], axis=0))
+    variables = model.non_trainable_variables
+    if strategy.num_replicas_in_sync == 1 or not variables:
+        return
+    copies = [strategy.experimental_local_results(variable.value) for variable in variables]
+    means = [np.mean([copy.numpy() for copy in of], axis=0) for of in copies]
+    ends = np.cumsum([mean.size for mean in means])
+    flat = hosts.total(strategy, np.concatenate([mean.ravel() for mean in means])) / hosts.place(strategy)[1]
+    for variable, mean, part in zip(variables, means, np.split(flat, ends[:-1]), strict=True):
+        variable.value.assign(part.reshape(mean.shape).astype(mean.dtype))
+
+
+def distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> Iterator:
+    """Batches without end, each of this host's dataset cut into equal parts for its replicas."""
+    parts = strategy.num_replicas_in_sync // hosts.place(strategy)[1]
+    endless = dataset.repeat()  # of one with an end, several hosts would tell each other at every batch whether it is there
+    if parts > 1:
+        endless = endless.rebatch(dataset.element_spec[-1].shape[0] // parts, drop_remainder=True)
+    return iter(strategy.distribute_datasets_from_function(lambda _: endless))

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -11,8 +12,9 @@ from pathlib import Path
 
 from tfrs import repeats
 from tfrs.errors import UserError, unknown
-from tfrs.experiment import REPORT, Experiment, is_finished
+from tfrs.experiment import MULTI_WORKER, REPORT, Experiment, is_finished
 from tfrs.storage import write_text
+from tfrs.termination import TERMINATED, Terminated, deferred
 
 REPEATS = ("seed", "fold")  # runs that differ in these alone are repetitions of one configuration
 SETTINGS, TABLE = "sweep.json", "sweep"
@@ -45,6 +47,8 @@ def parse_grid(specs: Iterable[str]) -> dict[str, list[str]]:
         found = next(csv.reader([values]), [])
         if not all(found) or not found:
             raise UserError(f"--grid={spec}: give {name}=VALUE,VALUE,...")
+        if MULTI_WORKER in found:
+            raise UserError(f"--grid={spec}: a sweep trains in one process; leave out {MULTI_WORKER}")
         if name in varied or len(set(found)) < len(found):
             raise UserError(f"--grid={spec}: {'the setting' if name in varied else 'a value'} stands twice")
         for value in found:
@@ -79,8 +83,13 @@ def open_sweep(folder: Path, kind: str, fixed: Mapping[str, str]) -> None:
     """Note in the folder of a sweep what all its runs have in common.
 
     Raises:
-        UserError: The folder belongs to a sweep with other settings, whose finished runs are no part of this one.
+        UserError: The folder belongs to a sweep with other settings, whose finished runs are no part of this one; its runs
+            would need several processes, of which a sweep starts one.
     """
+    if fixed.get("strategy") == MULTI_WORKER:
+        raise UserError(
+            "a sweep, or all folds, train one run after the other in one process: leave out --strategy=multi_worker"
+        )
     wanted = {"experiment": kind, **fixed}
     path = folder / SETTINGS
     if path.exists() and (found := json.loads(path.read_text())) != wanted:
@@ -100,6 +109,7 @@ def run(folder: Path, kind: str, fixed: Mapping[str, str], varied: Mapping[str, 
 
     Raises:
         UserError: A run failed; the others went on, and are in the table.
+        Terminated: SIGTERM came; the same call continues.
     """
     open_sweep(folder, kind, fixed)
     runs = runs_of(folder, varied)
@@ -130,7 +140,18 @@ def train(each: Run, kind: str, fixed: Mapping[str, str]) -> bool:
     """Train and score a run in another process, or go on where it was interrupted; whether it finished.
 
     A process of its own, since TensorFlow keeps devices, precision and memory of a run to the end of the process.
+
+    Raises:
+        Terminated: SIGTERM came, to this process, which passes it on, or to the other.
     """
     settings = {**fixed, **each.values, "run_dir": str(each.folder)}
     command = [sys.executable, "-m", f"experiments.{kind}", *(f"--{name}={value}" for name, value in settings.items())]
-    return not subprocess.run(command, check=False).returncode
+    with subprocess.Popen(command) as child, deferred(child.terminate) as signals:
+        try:
+            status = child.wait()
+        except BaseException:
+            child.kill()
+            raise
+    if signals or status in (TERMINATED, -signal.SIGTERM):
+        raise Terminated(f"SIGTERM: {each.folder} is interrupted; run the same command again to continue")
+    return not status

@@ -3,24 +3,34 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+TERMINATED = 143  # status of a process that SIGTERM has ended, as shells have it
 
 
 class Terminated(Exception):
-    """A SIGTERM has come, and the work is saved; commands print it as one line and exit with status 143."""
+    """A SIGTERM has come, and the work is saved; commands print it as one line and exit with status `TERMINATED`."""
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[list[int]]:
+def deferred(tell: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
     """Within the block SIGTERM ends nothing; it is put into the list, to be looked at where the work can be saved.
 
     In another thread than the main one, which alone gets signals, the list stays empty.
+
+    Args:
+        tell: Called as well, to pass it on.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield came
         return
-    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+
+    def come(number, _):
+        came.append(number)
+        tell()
+
+    before = signal.signal(signal.SIGTERM, come)
     try:
         yield came
     finally:

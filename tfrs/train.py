@@ -9,18 +9,17 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfrs import assemble, checkpoints, divergence, evaluate, freezing, metrics, storage, transfer, waiting
+from tfrs import assemble, checkpoints, divergence, evaluate, freezing, hosts, metrics, waiting
 from tfrs.board import Board, write_settings
-from tfrs.epoch import calls_of, check_steps, steps_of
+from tfrs.epoch import calls_of
 from tfrs.errors import UserError
-from tfrs.experiment import CHECKPOINTS, SEGMENT, Experiment, is_begun, is_finished, open_run, place_run
+from tfrs.experiment import CHECKPOINTS, SEGMENT, Experiment, is_finished, open_run, place_run
 from tfrs.export import export
 from tfrs.history import History
+from tfrs.preparation import Training, describe, prepare
 from tfrs.progress import progress
-from tfrs.records import Records
 from tfrs.segmentation import Segmentation
-from tfrs.steps import averaged, make_train_steps, share_batch_statistics
-from tfrs.tasks import Task
+from tfrs.steps import averaged, distribute, make_train_steps, share_batch_statistics
 from tfrs.termination import Terminated, deferred
 
 TENSORBOARD = "tensorboard"
@@ -32,7 +31,7 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
     """Train, evaluate on test and export; continue where the same call was interrupted.
 
     Returns:
-        The scores of `report.json` that are single numbers.
+        The scores of `report.json` that are single numbers; of several processes only for the first one.
 
     Raises:
         UserError: Settings that do not fit each other, the records or the devices; a loss that is not finite.
@@ -40,178 +39,67 @@ def run(experiment: Experiment, kind: str = "classify") -> dict[str, float]:
     if (experiment.task == Segmentation.name) != (kind == SEGMENT):
         raise UserError(f"--task={experiment.task} is not for this command: segmentation is python -m experiments.{SEGMENT}'s")
     experiment = place_run(experiment, kind)
-    strategy = assemble.devices(experiment)
-    records = assemble.records(experiment)
-    for split in ("train", "val"):
-        if split not in records.splits:
-            raise UserError(f"{records.directory} has no {split} split; build records with --val_fraction or --split_file")
-    task = assemble.task(experiment, records)
-    # A run that is continued has weights of its own; what it started from may be gone.
-    begun = is_begun(Path(experiment.run_dir))
-    with strategy.scope():
-        model = assemble.model(experiment, records, task, pretrained=not begun and not experiment.init_from)
-        if experiment.init_from and not begun:
-            inputs = assemble.sensors(experiment, records)
-            channels = {name: sensor.channels for name, sensor in inputs.items()}
-            network = transfer.Network(model, experiment, channels, task.scheme.classes)
-            left = transfer.start_from(Path(experiment.init_from), network)
-            print(f"weights of {experiment.init_from}" + (f"; not for {'; '.join(left)}" if left else ""))
-        optimizer = assemble.optimizer(experiment, len(steps_of(experiment, records.count("train"))))
-        optimizer.build(model.trainable_variables)
-    # Wrong settings show before a folder is made.
-    check_steps(experiment, records.count("train"))
-    encoder = freezing.encoder(experiment, task, model)
-    for split in ("train", "val"):
-        images, *_ = assemble.batches(experiment, records, task, split, training=split == "train").element_spec
-        _check_sizes(model, images)
-    experiment, folder = open_run(experiment, kind)
-    if is_finished(folder):
-        print(f"run {folder} is finished already: nothing to train")
-    else:
-        if records.selection:
-            print(f"records chosen ({records.selection}): {', '.join(f'{records.count(s):,} {s}' for s in records.splits)}")
-        if experiment.read == "auto" and storage.is_remote(records.directory):
-            print(f"{records.directory} is on a network file system: reading in sequence (--read=random maps it all the same)")
-        print(f"run {folder}: {model.count_params():,} parameters on {strategy.num_replicas_in_sync} device(s)")
-        fit(experiment, folder, records, task, model, optimizer, strategy, encoder)
-        best = evaluate.best_model(experiment, folder, records, task)
-        scores = evaluate.report(experiment, folder, records, task, best, evaluate.final_split(records))
-        write_settings(folder / TENSORBOARD, experiment, scores)
-        export(experiment, folder, records, task, best, scores)
-    scores = evaluate.read_report(folder)
+    folder, strategy = Path(experiment.run_dir), assemble.devices(experiment)
+    first = hosts.is_first(strategy)
+    with hosts.led_by_first(strategy):
+        training = prepare(experiment, folder, strategy)
+        with hosts.together(strategy):
+            if first:
+                open_run(experiment, kind)
+        if is_finished(folder):
+            print(f"run {folder} is finished already: nothing to train")
+        else:
+            describe(training)
+            fit(training)
+            with hosts.together(strategy):
+                if first:
+                    finish(training)
+    scores = evaluate.read_report(folder) if first else {}
     return {name: value for name, value in scores.items() if isinstance(value, float)}
 
 
-def _check_sizes(model: keras.Model, images: dict[str, tf.TensorSpec]) -> None:
-    for tensor in model.inputs:
-        if not tf.TensorShape(tensor.shape).is_compatible_with(images[tensor.name].shape):
-            size, given = (f"{s[2]}x{s[3]}" for s in (tensor.shape, images[tensor.name].shape))
-            raise UserError(f"{model.name} takes patches of {size} only, not {given}; --augment=crop:SIZE makes them smaller")
+def finish(training: Training) -> None:
+    """Score and export the best epoch."""
+    experiment, folder, records, task = training.experiment, training.folder, training.records, training.task
+    best = evaluate.best_model(experiment, folder, records, task)
+    scores = evaluate.report(experiment, folder, records, task, best, evaluate.final_split(records))
+    write_settings(folder / TENSORBOARD, experiment, scores)
+    export(experiment, folder, records, task, best, scores)
 
 
-def fit(
-    experiment: Experiment,
-    folder: Path,
-    records: Records,
-    task: Task,
-    model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
-    strategy: tf.distribute.Strategy,
-    encoder: Sequence[keras.Layer] = (),
-) -> None:
-    """Run the epochs that are left, until the last or until `patience` epochs brought no better score.
-
-    Args:
-        encoder: Layers that stay as they are in the first epochs.
-    """
-    state = checkpoints.begin()
-    variables = model.trainable_variables
+def fit(training: Training) -> None:
+    """Run the epochs that are left, until the last or until `patience` epochs brought no better score."""
+    experiment, folder, state, plan = training.experiment, training.folder, training.state, training.plan
+    strategy, encoder, optimizer = training.strategy, training.encoder, training.optimizer
     fresh = [variable.numpy() for variable in (optimizer.variables if encoder else ())]
-    manager = checkpoints.manage(folder, model, optimizer, state)
-    plan = np.array(steps_of(experiment, records.count("train")), np.int32)
-    if checkpoints.restore(manager, folder):
+    if checkpoints.restore(training.manager, folder):
         best = f" (best {MONITOR} {float(state.best):.4f} of epoch {int(state.best_epoch)})" if int(state.best_epoch) else ""
-        print(f"continuing after {_place(state, plan)}{best}")
+        print(f"continuing after {training.place()}{best}")
+    hosts.agree(strategy, {"restored states": training.place()})
 
     ahead, first = divmod(int(plan[: int(state.step)].sum()), int(plan.sum()))
-    start = {"epoch": int(state.epoch) + ahead, "step": first}
-    batches = assemble.batches(experiment, records, task, "train", training=True, **start)
-    train = strategy.experimental_distribute_dataset(batches)
-
-    def trace():
-        freezing.keep(encoder, int(state.epoch) < experiment.freeze_encoder)
-        if encoder and int(state.epoch) >= experiment.freeze_encoder:
-            freezing.shift(optimizer, assemble.learning_rate(experiment, len(plan)), experiment.freeze_encoder * len(plan))
-        train_steps = make_train_steps(
-            *(strategy, model, optimizer, task),
-            decay=experiment.decay,
-            clip_norm=experiment.clip_norm,
-            accumulate=experiment.accumulate,
-            jit_compile=experiment.jit_compile,
-            deterministic=experiment.deterministic,
-        )
-        # For any number of steps, with an iterator of no epoch.
-        return train_steps.get_concrete_function(
-            iter(strategy.experimental_distribute_dataset(batches.take(0))),
-            tf.TensorSpec([None], tf.int32),
-            tf.TensorSpec([None, 3], tf.float64),
-        )
-
-    train_steps = trace()
-    measure = evaluate.make_measure(strategy, model, task)
-    val = assemble.batches(experiment, records, task, "val")
+    start = {"epoch": int(state.epoch) + ahead, "step": first, "worker": hosts.place(strategy)}
+    batches = assemble.batches(experiment, training.records, training.task, "train", training=True, **start)
+    iterator = distribute(strategy, batches)
+    train_steps = _trace(training, iterator)
+    measure = evaluate.make_measure(strategy, training.model, training.task)
     history = History(folder / "history.csv", int(state.epoch))
-    profile = folder / TENSORBOARD if experiment.profile else None
+    shown = folder / TENSORBOARD if hosts.is_first(strategy) else None
+    profile = shown if experiment.profile else None
 
-    def save():
-        share_batch_statistics(strategy, model)
-        with checkpoints.storing(folder):
-            manager.save()
-
-    def check():
-        if signals:
-            raise Terminated
-
-    def train_epoch(label):
-        nonlocal profile, train_steps
-        if encoder and (int(state.epoch), int(state.step)) == (experiment.freeze_encoder, 0):
-            freezing.begin_anew(optimizer, fresh)
-            train_steps = trace()
-        begun = time.perf_counter()  # before the iterator, which may wait for the first batch
-        iterator = iter(train) if int(state.step) < len(plan) else None
-        with progress(total=len(plan), initial=int(state.step), unit="steps", desc=label, leave=False) as bar:
-            while (step := int(state.step)) < len(plan):
-                calls = calls_of(experiment, plan[step:], step)
-                rows = _train_calls(train_steps, iterator, calls, bar, signals, profile)
-                if not np.isfinite(rows).all() or not all(np.isfinite(value).all() for value in model.get_weights()):
-                    raise _diverged(experiment, folder, records, int(state.epoch), step, rows)
-                checkpoints.advance(state, rows, -begun + (begun := time.perf_counter()))
-                profile = None
-                if experiment.save_every_steps and int(state.step) % experiment.save_every_steps == 0:
-                    save()
-                check()
-
-    def finish_epoch():
-        number = int(state.epoch) + 1
-        with averaged(optimizer, variables):
-            matrix, val_loss = measure(val, check)
-            scores = metrics.scores(matrix, task.scheme.classes)
-            if better := scores[MONITOR] > float(state.best):
-                with checkpoints.storing(folder):
-                    checkpoints.save_weights(model, folder / CHECKPOINTS / evaluate.BEST)
-                    board.patches(number, val, model)
-        loss, size, waited, seconds = state.sums.numpy()
-        row = {
-            "epoch": number,
-            "loss": loss / size,
-            "val_loss": val_loss,
-            **{f"val_{name}": scores[name] for name in ("average_f1", "overall_f1", "overall_accuracy")},
-            "learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
-            "seconds": seconds,
-            "images_per_second": records.count("train") / seconds,
-            "waiting": waited / seconds,
-        }
-        checkpoints.begin_epoch(state, scores[MONITOR] if better else None)
-        since = max(int(state.best_epoch), int(state.lowered))
-        if experiment.schedule == "plateau" and number - since >= experiment.plateau_patience:
-            optimizer.learning_rate = row["learning_rate"] * experiment.plateau_factor
-            state.lowered.assign(number)
-        with checkpoints.storing(folder):
-            history.append(row)
-            board.epoch(row, scores)
-            manager.save()
-        return row
-
-    with Board(folder / TENSORBOARD, task, assemble.sensors(experiment, records)) as board, deferred() as signals:
+    with Board(shown, training.task, assemble.sensors(experiment, training.records)) as board, deferred() as signals:
         board.graph(train_steps.graph)
         try:
             while int(state.epoch) < experiment.epochs and int(state.epoch) - int(state.best_epoch) < experiment.patience:
+                if encoder and (int(state.epoch), int(state.step)) == (experiment.freeze_encoder, 0):
+                    freezing.begin_anew(optimizer, fresh)
+                    train_steps = _trace(training, iterator)
                 before, used = state.sums.numpy(), waiting.usage()
-                train_epoch(f"epoch {int(state.epoch) + 1}/{experiment.epochs}")
-                used = waiting.usage() - used
+                _train_epoch(training, train_steps, iterator, signals, profile)
+                profile, used = None, waiting.usage() - used
                 _, _, waited, used[0] = state.sums.numpy() - before
-                share_batch_statistics(strategy, model)
-                row = finish_epoch()
+                share_batch_statistics(strategy, training.model)
+                row = _finish_epoch(training, measure, history, board, signals)
                 print(
                     f"epoch {row['epoch']}/{experiment.epochs}: loss {row['loss']:.4f}, val loss {row['val_loss']:.4f}, "
                     f"val average F1 {row['val_average_f1']:.4f}, overall F1 {row['val_overall_f1']:.4f}, "
@@ -220,19 +108,68 @@ def fit(
                 )
                 if line := waiting.advice(experiment, waited, used):
                     print(line, flush=True)
-                check()
+                _check(training, signals)
         except Terminated:
-            save()
-            place = _place(state, plan)
-            raise Terminated(f"SIGTERM: the state after {place} is saved; run the same command again to continue") from None
+            _save(training)
+            done = f"SIGTERM: the state after {training.place()} is saved; run the same command again to continue"
+            raise Terminated(done) from None
 
 
-def _place(state: checkpoints.State, plan: np.ndarray) -> str:
-    step = f" and step {int(state.step)} of {len(plan)} of the next" if int(state.step) else ""
-    return f"epoch {int(state.epoch)}{step}"
+def _trace(training: Training, iterator: Iterator) -> Callable:
+    """The training step for any number of steps, with the encoder as it is in the epoch that comes."""
+    experiment, epoch, steps = training.experiment, int(training.state.epoch), len(training.plan)
+    freezing.keep(training.encoder, epoch < experiment.freeze_encoder)
+    if training.encoder and epoch >= experiment.freeze_encoder:
+        rate = assemble.learning_rate(experiment, steps)
+        freezing.shift(training.optimizer, rate, experiment.freeze_encoder * steps)
+    train_steps = make_train_steps(
+        *(training.strategy, training.model, training.optimizer, training.task),
+        decay=experiment.decay,
+        clip_norm=experiment.clip_norm,
+        accumulate=experiment.accumulate,
+        jit_compile=experiment.jit_compile,
+        deterministic=experiment.deterministic,
+    )
+    rows = tf.TensorSpec([None, 3], tf.float64)
+    return train_steps.get_concrete_function(iterator, tf.TensorSpec([None], tf.int32), rows)
+
+
+def _save(training: Training) -> None:
+    share_batch_statistics(training.strategy, training.model)
+    with hosts.together(training.strategy):
+        if hosts.is_first(training.strategy):
+            with checkpoints.storing(training.folder):
+                training.manager.save()
+
+
+def _check(training: Training, signals: Sequence[int]) -> None:
+    if hosts.anywhere(training.strategy, bool(signals)):
+        raise Terminated
+
+
+def _train_epoch(
+    training: Training, train_steps: Callable, iterator: Iterator, signals: Sequence[int], profile: Path | None
+) -> None:
+    """Do the steps of an epoch that are left, and save where `--save_every_steps` says."""
+    experiment, state, strategy, total = training.experiment, training.state, training.strategy, len(training.plan)
+    begun = time.perf_counter()
+    label, silent = f"epoch {int(state.epoch) + 1}/{experiment.epochs}", not hosts.is_first(strategy)
+    with progress(total=total, initial=int(state.step), unit="steps", desc=label, leave=False, disable=silent) as bar:
+        while (step := int(state.step)) < total:
+            calls = calls_of(experiment, training.plan[step:], step)
+            rows = _train_calls(strategy, train_steps, iterator, calls, bar, signals, profile)
+            finite = np.isfinite(rows).all() and all(np.isfinite(value).all() for value in training.model.get_weights())
+            if hosts.anywhere(strategy, not finite):
+                raise divergence.error(experiment, training.folder, training.records, int(state.epoch), step, rows)
+            checkpoints.advance(state, rows, -begun + (begun := time.perf_counter()))
+            profile = None
+            if experiment.save_every_steps and int(state.step) % experiment.save_every_steps == 0:
+                _save(training)
+            _check(training, signals)
 
 
 def _train_calls(
+    strategy: tf.distribute.Strategy,
     train_steps: Callable,
     iterator: Iterator,
     calls: list[np.ndarray],
@@ -254,26 +191,50 @@ def _train_calls(
             before, rows = rows, train_steps(iterator, tf.constant(batches), rows)
         # Never further ahead of the device than one call, and without a wait: this call began when that was done.
         found.append(before.numpy())
-        if signals or not np.isfinite(found[-1]).all():
+        if hosts.anywhere(strategy, bool(signals) or not np.isfinite(found[-1]).all()):
             break
         bar.update(len(batches))
         if profile and number == min(first + PROFILED, len(calls)) - 1:
             rows.numpy()
             tf.profiler.experimental.stop()
-    return np.concatenate([*found[1:], rows.numpy()])
+    rows = np.concatenate([*found[1:], rows.numpy()])
+    rows[:, 0] = hosts.total(strategy, rows[:, 0])
+    return rows
 
 
-def _diverged(experiment: Experiment, folder: Path, records: Records, epoch: int, first: int, rows: np.ndarray) -> UserError:
-    """What to tell of an epoch (from 0) whose loss is not finite from some step on, or whose last step spoilt the weights.
-
-    Args:
-        first: Number of the step of the first row.
-    """
-    bad = np.flatnonzero(~np.isfinite(rows[:, 0]))
-    row = int(bad[0]) if len(bad) else len(rows) - 1
-    step = first + row
-    plan = steps_of(experiment, records.count("train"))
-    batches = range(sum(plan[:step]), sum(plan[: step + 1]))
-    what = f"the loss of step {step + 1} is {rows[row, 0]}" if len(bad) else f"after step {step + 1} weights are not finite"
-    kept = f"The last good state is kept in {folder / CHECKPOINTS}" if is_begun(folder) else "No state had been saved yet"
-    return UserError(f"epoch {epoch + 1}: {what}; {divergence.explain(experiment, records, epoch, batches)}. {kept}")
+def _finish_epoch(training: Training, measure: Callable, history: History, board: Board, signals: Sequence[int]) -> dict:
+    """Score an epoch, keep its weights if they are the best, and count and save it; its row of `history.csv`."""
+    experiment, state, optimizer, strategy = training.experiment, training.state, training.optimizer, training.strategy
+    number, first = int(state.epoch) + 1, hosts.is_first(strategy)
+    with averaged(optimizer, training.model.trainable_variables):
+        matrix, val_loss = measure(training.val, lambda: _check(training, signals))
+        scores = metrics.scores(matrix, training.task.scheme.classes)
+        better = scores[MONITOR] > float(state.best)
+        with hosts.together(strategy):
+            if better and first:
+                with checkpoints.storing(training.folder):
+                    checkpoints.save_weights(training.model, training.folder / CHECKPOINTS / evaluate.BEST)
+                    board.patches(number, training.val, training.model)
+    loss, size, waited, seconds = state.sums.numpy()
+    row = {
+        "epoch": number,
+        "loss": loss / size,
+        "val_loss": val_loss,
+        **{f"val_{name}": scores[name] for name in ("average_f1", "overall_f1", "overall_accuracy")},
+        "learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
+        "seconds": seconds,
+        "images_per_second": training.records.count("train") / seconds,
+        "waiting": waited / seconds,
+    }
+    checkpoints.begin_epoch(state, scores[MONITOR] if better else None)
+    since = max(int(state.best_epoch), int(state.lowered))
+    if experiment.schedule == "plateau" and number - since >= experiment.plateau_patience:
+        optimizer.learning_rate = row["learning_rate"] * experiment.plateau_factor
+        state.lowered.assign(number)
+    with hosts.together(strategy):
+        if first:
+            with checkpoints.storing(training.folder):
+                history.append(row)
+                board.epoch(row, scores)
+                training.manager.save()
+    return row
