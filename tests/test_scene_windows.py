@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy.ndimage import uniform_filter
 
 from tfrs.scene_windows import ahead, blended, blocks, coarse, predict, strips
 
@@ -69,6 +70,21 @@ def test_per_pixel_model_does_not_know_of_windows(size, window, overlap, fixed, 
         place = slice(part.top, part.top + part.known.shape[0]), slice(part.left, part.left + part.known.shape[1])
         np.testing.assert_array_equal(part.images["s2"], image[:, *place])
     assert sum(height for _, height in log) == size[0] * len(blocks(columns, most)), "a block reads every row once"
+
+
+@pytest.mark.parametrize("window", [16, 20, 31])
+@pytest.mark.parametrize("overlap", [0, 4, 7])
+@pytest.mark.parametrize("size", [(40, 45), (46, 47), (49, 61)])
+def test_a_model_of_small_windows_does_not_know_of_large_ones(size, window, overlap):
+    """Means of 5x5 pixels, each call mirroring its edges, against SciPy's of the whole scene."""
+    image, _ = known_scene(*size)
+
+    def means(images):
+        return uniform_filter(images["s2"].astype(np.float64), (0, 0, 5, 5), mode="reflect")
+
+    axes = [blended(pixels, window, overlap, margin=2) for pixels in size]
+    values = whole(mapped(means, 3, reader(image, np.ones(size, bool)), *axes, 4))
+    np.testing.assert_allclose(values, uniform_filter(image.astype(np.float64), (0, 5, 5), mode="reflect"), rtol=1e-5)
 
 
 def test_windows_are_blended_by_hann():

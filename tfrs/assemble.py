@@ -227,6 +227,11 @@ def optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.
     return keras.optimizers.LossScaleOptimizer(chosen) if experiment.mixed_precision == "float16" else chosen
 
 
+def margin_of(experiment: Experiment, task: Task) -> int:
+    """Pixels to each side of one on which its class depends, for networks that see windows; 0 of others."""
+    return registry.segmenter(experiment.model)(experiment.model).margin if task.dense else 0
+
+
 def batches(
     experiment: Experiment,
     records: Records,
@@ -246,7 +251,7 @@ def batches(
     Raises:
         UserError: As `pipeline.load`; windows are wanted of a network that has none.
     """
-    margin = registry.segmenter(experiment.model)(experiment.model).margin if task.dense else 0
+    margin = margin_of(experiment, task)
     if not margin and (experiment.windows or experiment.balance_windows):
         raise UserError(f"--windows and --balance_windows are for cnn_dual and cnn_segm; {experiment.model} sees whole patches")
     if experiment.balance_windows and not experiment.windows:

@@ -98,7 +98,11 @@ def make_card(experiment: Experiment, records: Records, task: Task, scores: dict
             }
             for name, sensor in sensors.items()
         },
-        "output": {"name": name, "layout": "(batch, class, row, column)" if task.dense else "(batch, class)"},
+        "output": {
+            "name": name,
+            "layout": "(batch, class, row, column)" if task.dense else "(batch, class)",
+            "margin": assemble.margin_of(experiment, task),
+        },
         "scheme": scheme.name,
         "classes": _legend(scheme),
         **({"other_outputs": {name: {"scheme": s.name, "classes": _legend(s)} for name, s in others}} if others else {}),

@@ -219,7 +219,7 @@ def axes(model: Model, scene: Scene, tiling: Tiling) -> tuple[scene_windows.Axis
     if any(overlap > size // 2 for overlap, size in zip(overlaps, sizes, strict=True)):
         raise UserError(f"--overlap={tiling.overlap}: windows of {sizes[0]} pixels overlap by {sizes[0] // 2} at most")
     return tuple(
-        scene_windows.blended(pixels, size, overlap, fixed=size == exact)
+        scene_windows.blended(pixels, size, overlap, fixed=size == exact, margin=model.card["output"].get("margin", 0))
         for pixels, size, overlap, exact in zip(sides, sizes, overlaps, model.sizes, strict=True)
     )
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+_NEAR = 1e-8  # of which a product with any probability is nothing beside 1 in float32
+
 Images = dict[str, np.ndarray]
 Read = Callable[[int, int, int, int], tuple[Images, np.ndarray]]
 
@@ -54,19 +56,25 @@ class Axis:
         return self.places[-1] - self.places[0] + len(self.taper)
 
 
-def blended(pixels: int, size: int, overlap: int, fixed: bool = False) -> Axis:
+def blended(pixels: int, size: int, overlap: int, fixed: bool = False, margin: int = 0) -> Axis:
     """Overlapping windows of a model that labels pixels; ramps of Hann's window, sin^2, make neighbours sum to 1.
 
     Half the size as overlap is Hann's window itself. The last window ends with the scene.
 
     Args:
         fixed: The model takes this size only; else windows are no larger than the scene.
+        margin: Pixels at a window's edges in whose place the model sees mirrored ones too. Another window has them inside,
+            overlapping by two margins at least; so they count only at the edges of the scene.
     """
     size = size if fixed else min(size, pixels)
-    overlap = min(overlap, size // 2)
+    overlap = min(max(overlap, 2 * margin), size // 2)
     starts = (*range(0, pixels - size, size - overlap), max(pixels - size, 0))
     ramp = np.sin(np.pi / 2 * (np.arange(overlap) + 0.5) / max(overlap, 1)) ** 2
-    taper = np.concatenate([ramp, np.ones(size - 2 * overlap), ramp[::-1]]).astype(np.float32)
+    taper = np.concatenate([ramp, np.ones(size - 2 * overlap), ramp[::-1]])
+    near = _NEAR ** np.arange(margin, 0, -1)  # the nearer to an edge, the less beside any other window
+    taper[:margin] *= near
+    taper[size - margin :] *= near[::-1]
+    taper = taper.astype(np.float32)
     return Axis(pixels, starts, size, 1, 0, starts, taper, pixels)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfrs import assemble, checkpoints, divergence, evaluate, freezing, hosts, metrics, waiting
+from tfrs import assemble, checkpoints, divergence, evaluate, freezing, hosts, waiting
 from tfrs.board import Board, write_settings
 from tfrs.epoch import calls_of
 from tfrs.errors import UserError
@@ -208,7 +208,7 @@ def _finish_epoch(training: Training, measure: Callable, history: History, board
     number, first = int(state.epoch) + 1, hosts.is_first(strategy)
     with averaged(optimizer, training.model.trainable_variables):
         matrix, val_loss = measure(training.val, lambda: _check(training, signals))
-        scores = metrics.scores(matrix, training.task.scheme.classes)
+        scores = evaluate.task_scores(matrix, training.task)
         better = scores[MONITOR] > float(state.best)
         with hosts.together(strategy):
             if better and first:
