@@ -8,7 +8,7 @@ import tensorflow as tf
 from small_records import history, saved, settings, write_records
 from tqdm import tqdm
 
-from tfrs import assemble, board, checkpoints, evaluate, registry, train
+from tfrs import assemble, board, checkpoints, evaluate, metrics, registry, train
 
 # Everything that draws random numbers, and a learning rate that depends on the step.
 RANDOM = {
@@ -32,8 +32,8 @@ def tiny(monkeypatch):
 
 def scored(monkeypatch, *values):
     """Make these the validation scores of the epochs that follow."""
-    left, real = list(values), train.metrics.scores
-    monkeypatch.setattr(train.metrics, "scores", lambda *a: {**real(*a), **({"average_f1": left.pop(0)} if left else {})})
+    left, real = list(values), metrics.scores
+    monkeypatch.setattr(metrics, "scores", lambda *a: {**real(*a), **({"average_f1": left.pop(0)} if left else {})})
 
 
 def interrupt(monkeypatch, owner, name, at):

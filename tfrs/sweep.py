@@ -146,7 +146,11 @@ def train(each: Run, kind: str, fixed: Mapping[str, str]) -> bool:
     """
     settings = {**fixed, **each.values, "run_dir": str(each.folder)}
     command = [sys.executable, "-m", f"experiments.{kind}", *(f"--{name}={value}" for name, value in settings.items())]
-    with subprocess.Popen(command) as child, deferred(child.terminate) as signals:
+    begun: list[subprocess.Popen] = []
+    with deferred(lambda: [child.terminate() for child in begun]) as signals, subprocess.Popen(command) as child:
+        begun.append(child)
+        if signals:  # it came before
+            child.terminate()
         try:
             status = child.wait()
         except BaseException:
