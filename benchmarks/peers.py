@@ -70,7 +70,9 @@ def tfds(job: Job) -> Iterator[int]:
     import tensorflow_datasets
 
     dataset = tensorflow_datasets.builder_from_directory(job.records).as_dataset(split="train", shuffle_files=True)
-    return (len(fields["key"]) for fields in dataset.shuffle(256).batch(job.batch).prefetch(2).repeat())
+    # Labels of records differ in number, and are no part of what is compared.
+    dataset = dataset.map(lambda fields: [fields[name] for name in job.bands])
+    return (len(images) for images, *_ in dataset.shuffle(256).batch(job.batch).prefetch(2).repeat())
 
 
 class Patches:
