@@ -1,11 +1,14 @@
 """Reading patches into batches: load() against peers and limits, on the same patches in one run: python -m benchmarks.input
 
-Simulated patches; uint16 batches; page cache warm; two workers each. The ways take turns, and the median of the repeats counts.
-Targets are ratios, because absolute figures drift between machines; a loaded machine blurs them too, so its load is printed.
+Simulated patches; uint16 batches; page cache warm; two workers each. Every way runs as it is and with dihedral augmentation by
+its own means, one way after the other, and the median of the repeats counts. Targets are for augmented patches on both sides.
+They are ratios, because absolute figures drift between machines; a loaded machine blurs them too, so its load is printed.
 """
 
+import contextlib
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import statistics
 import subprocess
@@ -26,14 +29,14 @@ flags.DEFINE_float("scale", 1, "so many times the usual number of records")
 flags.DEFINE_integer("repeats", 3, "runs of each way, of which the median counts", lower_bound=2)
 flags.DEFINE_float("seconds", 1.5, "length of a run")
 flags.DEFINE_list("inputs", [], "sets and inputs to compare, e.g. sen12ms/s2_rgb,eurosat, and opening (default: all)")
-flags.DEFINE_list("ways", [], "ways to compare (default: all)")
+flags.DEFINE_list("ways", [], "ways to compare with load (default: all)")
 
 ALL_BANDS = "s2:B01,B02,B03,B04,B05,B06,B07,B08,B8A,B09,B11,B12+s1:VV,VH"
 
 
 @dataclass(frozen=True)
 class Row:
-    """An input of a data set, and how many times as fast as each of three peers `load, dihedral` shall be."""
+    """An input of a data set, and how many times as fast as each of three peers `load` shall be, with augmentation."""
 
     dataset: str
     inputs: str
@@ -54,7 +57,7 @@ ROWS = (
 )
 # Simulated patches, how often each is in the records, records in a batch.
 SIZES = {"sen12ms": (64, 8, 16), "bigearthnet": (320, 6, 32), "eurosat": (1000, 6, 64), "multisenge": (32, 12, 16)}
-OURS, THREE, ALL, OF_ALL = "load, dihedral", "s2_rgb", "s2_all", 0.4
+OURS, THREE, ALL, OF_ALL = "load", "s2_rgb", "s2_all", 0.4
 OPENED, SECONDS, MEGABYTES = 590_326, 2, 300
 
 
@@ -116,11 +119,37 @@ def geotiffs(name: str, source: Path, key: str, bands: dict[str, tuple[int, ...]
     return tuple((str(path), (1,), 120) for path in [*sorted(folder.glob("*.tif")), *sorted(radar.glob("*.tif"))])
 
 
-def compare(row: Row, folder: Path) -> dict[str, float]:
-    """Patches/s of every way, and the table of ratios."""
+def compare(row: Row, folder: Path) -> float:
+    """Patches/s of `load` with augmentation; prints the table of all ways."""
     job = job_of(row, folder)
+    speeds: dict[str, dict[bool, float]] = {}
+    with contextlib.ExitStack() as stack:
+        ends = started(job, stack)
+        found: dict[tuple[str, bool], list[tuple[float, float]]] = {}
+        for _ in range(FLAGS.repeats):
+            for way, pipe in ends.items():
+                for dihedral in (False, True)[: 1 + (way not in peers.LIMITS)]:
+                    pipe.send((FLAGS.seconds, dihedral))
+                    found.setdefault((way, dihedral), []).append(pipe.recv())
+    for (way, dihedral), runs in found.items():
+        speeds.setdefault(way, {})[dihedral] = statistics.median(patches for patches, _ in runs)
+    targets = {"rasterio DataLoader": row.rasterio, "TFRecordDataset + parse": row.parsed, "np.memmap": row.memmap}
+    name = row.inputs if row.inputs != ALL_BANDS else "12 bands + S1"
+    print(f"\n{row.dataset}, {name}, batches of {job.batch}")
+    print(f"  {'':24} {'patches/s':>10} {OURS + ' / it':>10} {'dihedral':>10} {OURS + ' / it':>10}")
+    for way, speed in speeds.items():
+        columns = [f"{value:10,.0f} {speeds[OURS][dihedral] / value:10.2f}" for dihedral, value in speed.items()]
+        judgement = judged(speeds[OURS][True] / speed[True], targets.get(way)) if True in speed else ""
+        print(f"  {way:24} {' '.join(columns)}{judgement}", flush=True)
+    first, *_, last = (memory for _, memory in found[OURS, True])
+    print(f"  memory of {OURS}: {first:.0f} MB after the first run, {last:.0f} MB after the last")
+    return speeds[OURS][True]
+
+
+def started(job: peers.Job, stack: contextlib.ExitStack) -> dict[str, multiprocessing.connection.Connection]:
+    """A process for each way that works, which waits at the other end of a pipe until it is asked; they end with the stack."""
     context, ends = multiprocessing.get_context("spawn"), {}
-    for way in FLAGS.ways or peers.WAYS:
+    for way in dict.fromkeys([OURS, *(FLAGS.ways or peers.WAYS)]):
         if absent := peers.missing(way):
             print(f"{way}: {', '.join(absent)} not installed")
             continue
@@ -128,29 +157,15 @@ def compare(row: Row, folder: Path) -> dict[str, float]:
         process = context.Process(target=peers.serve, args=(way, job, there))
         process.start()
         there.close()
-        here.recv()
-        ends[way] = here, process
-    speeds: dict[str, list[float]] = {way: [] for way in ends}
-    memory: dict[str, list[float]] = {way: [] for way in ends}
-    for _ in range(FLAGS.repeats):
-        for way, (pipe, _) in ends.items():
-            pipe.send(FLAGS.seconds)
-            patches, megabytes = pipe.recv()
-            speeds[way].append(patches)
-            memory[way].append(megabytes)
-    for pipe, process in ends.values():
-        pipe.send(None)
-        process.join()
-    speed = {way: statistics.median(found) for way, found in speeds.items()}
-    targets = {"rasterio DataLoader": row.rasterio, "TFRecordDataset + parse": row.parsed, "np.memmap": row.memmap}
-    name = row.inputs if row.inputs != ALL_BANDS else "12 bands + S1"
-    print(f"\n{row.dataset}, {name}, batches of {job.batch}{'':>10} patches/s  {OURS} / it")
-    for way, value in speed.items():
-        line = f"  {way:28} {value:14,.0f} {speed[OURS] / value:14.2f}"
-        print(f"{line}{judged(speed[OURS] / value, targets.get(way))}", flush=True)
-    first, *_, last = memory[OURS]
-    print(f"  memory of {OURS}: {first:.0f} MB after the first run, {last:.0f} MB after the last")
-    return speed
+        stack.callback(process.join)
+        stack.callback(here.close)  # which ends it
+        try:
+            here.recv()
+        except EOFError:
+            print(f"{way}: failed, as told above")
+            continue
+        ends[way] = here
+    return ends
 
 
 def judged(ratio: float, target: float | None) -> str:
@@ -196,7 +211,7 @@ def main(_) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     chosen = [row for row in ROWS if not FLAGS.inputs or {row.dataset, f"{row.dataset}/{row.inputs}"} & set(FLAGS.inputs)]
-    speeds = {row: compare(row, folder)[OURS] for row in chosen}
+    speeds = {row: compare(row, folder) for row in chosen}
     both = {row.inputs: speed for row, speed in speeds.items() if row.dataset == "sen12ms"}
     if {THREE, ALL} <= both.keys():
         ratio = both[ALL] / both[THREE]

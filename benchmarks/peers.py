@@ -1,13 +1,16 @@
 """Ways of reading the same patches into batches, for benchmarks.input: ours, those of the field, and the limits.
 
-Each way is a function from a job to an endless iterator over the sizes of its batches. It runs in a process of its own, since
-TensorFlow and the workers of PyTorch do not share one, and rests until it is asked to run again.
+Each way is a function from a job, and whether each patch gets a random flip and quarter turn (dihedral), to an endless
+iterator over the sizes of its batches. It runs in a process of its own, since TensorFlow and the workers of PyTorch do not
+share one, and rests until it is asked to run again. Epochs follow each other without a break, as if there were many patches.
 """
 
+import contextlib
 import functools
 import importlib.util
 import itertools
 import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 WORKERS = 2
+EPOCHS = 1000  # more than any run lasts
 WARM_UP = 16  # batches before the clock starts: what waits ready in buffers is no speed
 
 
@@ -37,18 +41,18 @@ class Job:
     batch: int
 
 
-def ours(job: Job, **options) -> Iterator[int]:
+def ours(job: Job, dihedral: bool, read: str) -> Iterator[int]:
     from tfrs import pipeline, tasks
     from tfrs.records import Records
 
     records = Records(job.records)
     task = tasks.create(job.task, records.schema, threshold=0.1, inclusive=False, label_smoothing=0.0)
-    options = {"inputs": job.inputs, "task": task, "batch_size": job.batch, "seed": 0, **options}
-    dataset = pipeline.load(records, "train", **options)
-    return (len(weight) for _, _, weight in itertools.chain.from_iterable(itertools.repeat(dataset)))
+    options = {"inputs": job.inputs, "task": task, "batch_size": job.batch, "seed": 0, "read": read}
+    dataset = pipeline.load(records, "train", augment=["dihedral"] * dihedral, **options)
+    return (len(weight) for _, _, weight in dataset.repeat())
 
 
-def parsed(job: Job) -> Iterator[int]:
+def parsed(job: Job, dihedral: bool) -> Iterator[int]:
     """TFRecordDataset as the guides of TensorFlow have it: shuffled files, interleave, shuffle buffer, parse, batch."""
     import tensorflow as tf
 
@@ -58,7 +62,8 @@ def parsed(job: Job) -> Iterator[int]:
 
     def parse(record):
         fields = records.schema.decode(record, job.bands)
-        return [tf.gather(fields[name], bands) for name, bands in job.bands.items()]
+        images = [tf.gather(fields[name], bands) for name, bands in job.bands.items()]
+        return _turned_by_tensorflow(images) if dihedral else images
 
     files = tf.data.Dataset.from_tensor_slices(list(map(str, records.shards("train")))).shuffle(1000)
     dataset = files.interleave(tf.data.TFRecordDataset, cycle_length=4, num_parallel_calls=tf.data.AUTOTUNE).shuffle(256)
@@ -66,26 +71,52 @@ def parsed(job: Job) -> Iterator[int]:
     return (len(images) for images, *_ in dataset)
 
 
-def tfds(job: Job) -> Iterator[int]:
+def tfds(job: Job, dihedral: bool) -> Iterator[int]:
+    import tensorflow as tf
     import tensorflow_datasets
 
+    def select(fields):
+        # Labels of records differ in number, and are no part of what is compared.
+        images = [tf.gather(fields[name], bands) for name, bands in job.bands.items()]
+        return _turned_by_tensorflow(images) if dihedral else images
+
     dataset = tensorflow_datasets.builder_from_directory(job.records).as_dataset(split="train", shuffle_files=True)
-    # Labels of records differ in number, and are no part of what is compared.
-    dataset = dataset.map(lambda fields: [fields[name] for name in job.bands])
+    dataset = dataset.map(select, num_parallel_calls=tf.data.AUTOTUNE)
     return (len(images) for images, *_ in dataset.shuffle(256).batch(job.batch).prefetch(2).repeat())
+
+
+def _turned_by_tensorflow(images: list) -> list:
+    """Images (C, H, W) of a patch, all with the same random flip and quarter turn."""
+    import tensorflow as tf
+
+    transposes, up_down, left_right = (tf.random.uniform([]) < 0.5 for _ in range(3))
+    images = [
+        tf.cond(transposes, lambda image=image: tf.transpose(image, (0, 2, 1)), lambda image=image: image) for image in images
+    ]
+    images = [tf.cond(up_down, lambda image=image: tf.reverse(image, [1]), lambda image=image: image) for image in images]
+    return [tf.cond(left_right, lambda image=image: tf.reverse(image, [2]), lambda image=image: image) for image in images]
+
+
+def _turned_by_numpy(images: list[np.ndarray]) -> list[np.ndarray]:
+    """As `_turned_by_tensorflow`, as views."""
+    turns, flips = random.randrange(4), random.random() < 0.5
+    images = [np.rot90(image, turns, (-2, -1)) for image in images]
+    return [image[..., ::-1] for image in images] if flips else images
 
 
 class Patches:
     """A map-style data set for a DataLoader, from a function of a patch's number to its images."""
 
-    def __init__(self, count: int, read: Callable[[int], list[np.ndarray]]):
-        self.count, self.read = count, read
+    def __init__(self, count: int, read: Callable[[int], list[np.ndarray]], dihedral: bool):
+        self.count, self.read, self.dihedral = count, read, dihedral
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, number: int) -> list[np.ndarray]:
-        return _signed(self.read(number))
+        images = self.read(number)
+        # PyTorch takes no array with negative strides.
+        return _signed(list(map(np.ascontiguousarray, _turned_by_numpy(images))) if self.dihedral else images)
 
 
 def _signed(images: list[np.ndarray]) -> list[np.ndarray]:
@@ -96,13 +127,14 @@ def _signed(images: list[np.ndarray]) -> list[np.ndarray]:
 def loader(patches, batch: int | None) -> Iterator[int]:
     import torch.utils.data
 
-    shuffle = {"shuffle": True} if isinstance(patches, Patches) else {}
-    settings = {"num_workers": WORKERS, "persistent_workers": True, "multiprocessing_context": "fork", **shuffle}
-    batches = torch.utils.data.DataLoader(patches, batch, **settings)
-    return (len(images) for images, *_ in itertools.chain.from_iterable(itertools.repeat(batches)))
+    shuffle = {}
+    if isinstance(patches, Patches):
+        shuffle = {"sampler": torch.utils.data.RandomSampler(patches, num_samples=EPOCHS * len(patches))}
+    settings = {"num_workers": WORKERS, "multiprocessing_context": "fork", **shuffle}
+    return (len(images) for images, *_ in torch.utils.data.DataLoader(patches, batch, **settings))
 
 
-def rasterio(job: Job) -> Iterator[int]:
+def rasterio(job: Job, dihedral: bool) -> Iterator[int]:
     """The GeoTIFF files as torchgeo reads them, but the wanted bands only; bands at 20 and 60 m are resampled by GDAL."""
     import rasterio as library
 
@@ -115,33 +147,36 @@ def rasterio(job: Job) -> Iterator[int]:
         kinds = {image.dtype: [other for other in images if other.dtype == image.dtype] for image in images}
         return [np.concatenate(kind) for kind in kinds.values()]
 
-    return loader(Patches(len(job.files), read), job.batch)
+    return loader(Patches(len(job.files), read, dihedral), job.batch)
 
 
 def maps(job: Job) -> dict[str, np.ndarray]:
     return {name: np.load(job.copies / f"{name}.npy", mmap_mode="r") for name in job.bands}
 
 
-def memmap(job: Job) -> Iterator[int]:
+def memmap(job: Job, dihedral: bool) -> Iterator[int]:
     """Fancy indexing of a memory-mapped array in one thread, nothing else: no library, no labels."""
     arrays, rng = maps(job), np.random.default_rng(0)
     count = len(next(iter(arrays.values())))
     while True:
         for numbers in np.array_split(rng.permutation(count), count // job.batch):
             images = [array[numbers[:, None], list(job.bands[name])] for name, array in arrays.items()]
+            if dihedral:
+                turned = zip(*(_turned_by_numpy(list(patch)) for patch in zip(*images, strict=True)), strict=True)
+                images = list(map(np.stack, turned))
             yield len(images[0])
 
 
-def memmap_loader(job: Job) -> Iterator[int]:
+def memmap_loader(job: Job, dihedral: bool) -> Iterator[int]:
     arrays = maps(job)
 
     def read(number: int) -> list[np.ndarray]:
         return [array[number, list(job.bands[name])] for name, array in arrays.items()]
 
-    return loader(Patches(len(next(iter(arrays.values()))), read), job.batch)
+    return loader(Patches(len(next(iter(arrays.values()))), read, dihedral), job.batch)
 
 
-def lmdb(job: Job) -> Iterator[int]:
+def lmdb(job: Job, dihedral: bool) -> Iterator[int]:
     """A tensor per band in the safetensors form by key, as rico-hdl writes them and ConfigILM reads them."""
     import lmdb as library
     import safetensors.numpy
@@ -155,21 +190,22 @@ def lmdb(job: Job) -> Iterator[int]:
             tensors = safetensors.numpy.load(bytes(transaction.get(str(number).encode())))
         return [np.stack([tensors[f"{name}_{band}"] for band in bands]) for name, bands in job.bands.items()]
 
-    return loader(Patches(len(job.files), read), job.batch)
+    return loader(Patches(len(job.files), read, dihedral), job.batch)
 
 
-def webdataset(job: Job) -> Iterator[int]:
+def webdataset(job: Job, dihedral: bool) -> Iterator[int]:
     import webdataset as library
 
     def select(sample: dict) -> list[np.ndarray]:
-        return _signed([sample[f"{name}.npy"][list(bands)] for name, bands in job.bands.items()])
+        images = [sample[f"{name}.npy"][list(bands)] for name, bands in job.bands.items()]
+        return _signed(_turned_by_numpy(images) if dihedral else images)
 
     shards = sorted(map(str, job.copies.glob("*.tar")))
-    patches = library.WebDataset(shards, shardshuffle=len(shards)).shuffle(256).decode().map(select).batched(job.batch)
-    return loader(patches, None)
+    patches = library.WebDataset(shards, shardshuffle=len(shards)).repeat(EPOCHS)
+    return loader(patches.shuffle(256).decode().map(select).batched(job.batch), None)
 
 
-def shard_bytes(job: Job) -> Iterator[int]:
+def shard_bytes(job: Job, dihedral: bool) -> Iterator[int]:
     """Limit: every byte of the shards read in order into one buffer."""
     from tfrs.records import Records
 
@@ -182,7 +218,7 @@ def shard_bytes(job: Job) -> Iterator[int]:
                 yield size * share
 
 
-def memcpy(job: Job) -> Iterator[int]:
+def memcpy(job: Job, dihedral: bool) -> Iterator[int]:
     """Limit: batches of the wanted size copied from one place of memory to another, in one thread."""
     source = [np.array(array[: 8 * job.batch, : len(job.bands[name])]) for name, array in maps(job).items()]
     target = [np.empty_like(array[: job.batch]) for array in source]
@@ -195,10 +231,9 @@ def memcpy(job: Job) -> Iterator[int]:
 
 
 # Name -> (way, modules that must be installed).
-WAYS: dict[str, tuple[Callable[[Job], Iterator[int]], tuple[str, ...]]] = {
-    "load, dihedral": (functools.partial(ours, augment=["dihedral"], read="random"), ()),
+WAYS: dict[str, tuple[Callable[[Job, bool], Iterator[int]], tuple[str, ...]]] = {
     "load": (functools.partial(ours, read="random"), ()),
-    "load sequential, dihedral": (functools.partial(ours, augment=["dihedral"], read="sequential"), ()),
+    "load, sequential": (functools.partial(ours, read="sequential"), ()),
     "rasterio DataLoader": (rasterio, ("torch",)),
     "TFRecordDataset + parse": (parsed, ()),
     "np.memmap": (memmap, ()),
@@ -209,6 +244,7 @@ WAYS: dict[str, tuple[Callable[[Job], Iterator[int]], tuple[str, ...]]] = {
     "limit: shard bytes": (shard_bytes, ()),
     "limit: memcpy": (memcpy, ()),
 }
+LIMITS = ("limit: shard bytes", "limit: memcpy")  # which turn nothing
 
 
 def missing(way: str) -> list[str]:
@@ -216,19 +252,22 @@ def missing(way: str) -> list[str]:
 
 
 def serve(way: str, job: Job, pipe) -> None:
-    """Send patches/s and `own_memory` for every number of seconds that comes through the pipe; None ends it."""
+    """Send patches/s and `own_memory` for every (seconds, dihedral) that comes through the pipe, until it is closed."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    batches = WAYS[way][0](job)
-    next(batches)
+    batches = {dihedral: WAYS[way][0](job, dihedral) for dihedral in (False, True)[: 1 + (way not in LIMITS)]}
+    for each in batches.values():
+        next(each)
     pipe.send(None)
-    while seconds := pipe.recv():
-        for _ in range(WARM_UP):
-            next(batches)
-        count, start = 0, time.perf_counter()
-        while (spent := time.perf_counter() - start) < seconds:
-            count += next(batches)
-        pipe.send((count / spent, own_memory()))
+    with contextlib.suppress(EOFError):
+        while True:
+            seconds, dihedral = pipe.recv()
+            for _ in range(WARM_UP):
+                next(batches[dihedral])
+            count, start = 0, time.perf_counter()
+            while (spent := time.perf_counter() - start) < seconds:
+                count += next(batches[dihedral])
+            pipe.send((count / spent, own_memory()))
 
 
 def own_memory() -> float:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tfrs import pixels
 from tfrs.augment.layers import Images, Layer, Op
 from tfrs.augment.seeds import mix, uniform
 from tfrs.errors import UserError
+
+GAP = 4  # pixels
 
 
 def dihedral(layers: Mapping[str, Layer]) -> Op:
@@ -21,17 +22,18 @@ def dihedral(layers: Mapping[str, Layer]) -> Op:
 
     def apply(images: Images, seeds: np.ndarray) -> Images:
         codes = (mix(seeds) % np.uint64(8)).tolist()
-        turned = {name: pixels.aligned(batch.shape, batch.dtype) for name, batch in images.items()}
         for name, batch in images.items():
-            if batch.shape[2] != batch.shape[3]:
-                raise UserError(f"dihedral needs square images, {name} is {batch.shape[2]}x{batch.shape[3]}; crop first")
-            for target, image, code in zip(turned[name], batch, codes, strict=True):
-                source = symmetry(image, code)
-                # Whole rows of a transposed image run through its columns and out of the cache: measured 2.2 times as long.
-                width = 64 if code & 4 else image.shape[2]
-                for start in range(0, image.shape[2], width):
-                    target[..., start : start + width] = source[..., start : start + width]
-        return turned
+            _, bands, height, width = batch.shape
+            if height != width:
+                raise UserError(f"dihedral needs square images, {name} is {height}x{width}; crop first")
+            # Rows a power of two apart share few places of the cache, and a transposed image runs through its columns: with
+            # a gap between rows it took a fifth of the time (256x256 uint16).
+            copy = np.empty((bands, height, width + GAP), batch.dtype)[..., :width]
+            for image, code in zip(batch, codes, strict=True):
+                if code:
+                    copy[...] = image
+                    image[...] = symmetry(copy, code)
+        return images
 
     return apply
 
