@@ -13,6 +13,10 @@ from tfrs.geotiff import Raster
 settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
+# Where tests run side by side, a worker has one core, and threads of TensorFlow beyond it only wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
 # A shell without job control starts background jobs with SIGINT ignored, and the commands that tests interrupt inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
