@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -57,22 +58,24 @@ def first_step(records: str, folder: str) -> float:
 
 
 def main(_: list[str]) -> None:
-    rows: dict[str, list[float]] = {}
+    print(f"{'':32} {'seconds':>8} {'of import tensorflow':>21}")
     with tempfile.TemporaryDirectory() as folder:
+        unit = measured("import tensorflow", lambda _: seconds("-c", "import tensorflow"))
+        for command in COMMANDS:
+            measured(f"{command} --help", lambda _, command=command: seconds("-m", command, "--help"), unit)
         records = flags.FLAGS.records
         if not records:
             records = f"{folder}/records"
             made = ["--dataset=sen12ms", "--synthesize=60", f"--input={folder}/data", f"--output={records}"]
             seconds("-m", "tfrecords_builder", *made)
-        for number in range(flags.FLAGS.repeats):
-            rows.setdefault("import tensorflow", []).append(seconds("-c", "import tensorflow"))
-            for command in COMMANDS:
-                rows.setdefault(f"{command} --help", []).append(seconds("-m", command, "--help"))
-            rows.setdefault("first step of the demo", []).append(first_step(records, f"{folder}/{number}"))
-    unit = median(rows["import tensorflow"])
-    print(f"{'':32} {'seconds':>8} {'of import tensorflow':>21}")
-    for name, times in rows.items():
-        print(f"{name:32} {median(times):8.2f} {median(times) / unit:21.2f}")
+        measured("first step of the demo", lambda number: first_step(records, f"{folder}/{number}"), unit)
+
+
+def measured(name: str, run: Callable[[int], float], unit: float | None = None) -> float:
+    """Median duration of the repeats, printed beside that of importing TensorFlow (by default the same)."""
+    found = median(map(run, range(flags.FLAGS.repeats)))
+    print(f"{name:32} {found:8.2f} {found / (unit or found):21.2f}", flush=True)
+    return found
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def test_settings_of_segmentation_are_refused_elsewhere(multisenge, tmp_path):
 
 def test_sen12ms_with_coarse_labels(tmp_path):
     """Weak supervision: both sensors, savanna ignored, smoothed labels of the simplified scheme, a sum of losses."""
-    build(tmp_path, "sen12ms", 20)
+    build(tmp_path, "sen12ms", 10)
     options = ("--records=records/sen12ms", "--model=unet_mobilenet", "--input=s1s2", "--ignore=Savanna", "--run_dir=run")
     run(tmp_path, "experiments.segment", *options, "--label_smoothing=0.1", "--loss=focal+0.5*dice", *SMALL)
     report = json.loads((tmp_path / "run/report.json").read_text())
