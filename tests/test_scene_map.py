@@ -3,6 +3,7 @@
 import csv
 import itertools
 import re
+import resource
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -186,6 +187,45 @@ def test_nothing_is_left_of_a_map_that_fails(tmp_path):
         write_map(tmp_path / "map.tif", failing(), GRID, 1, card(MULTISENGE), Extras(probabilities=True, uncertainty=True))
     assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
     assert (tmp_path / "map.tif").read_bytes() == b"of before"
+
+
+OCCLUDED = Extras(occluded=("s2", "s1"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full, which is always full, is of Linux")
+@pytest.mark.parametrize("name", ["map_areas.csv", "map_occlusion.csv", "map_quicklook.png", "map.tif.aux.xml", "map.qml"])
+def test_disk_full_at_a_file_beside_the_map(tmp_path, name):
+    (tmp_path / "map.tif").write_bytes(b"of before")
+    (tmp_path / f"{name}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path / "map.tif", MULTISENGE, extras=OCCLUDED, channels=2, drops=np.zeros((2, 3, 4)))
+    assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
+    assert (tmp_path / "map.tif").read_bytes() == b"of before"
+
+
+def test_disk_full_at_a_raster(tmp_path):
+    """By a limit to the size of files, which GDAL passes over as it does a full disk. Noise, which deflate makes no smaller."""
+    side, noise = 120, np.random.default_rng(0).uniform(-3.2, 3.2, (14, 120, 120)).astype(np.float32)
+    parts = [Part(0, 0, noise, np.ones((side, side), bool), {"s2": np.ones((3, side, side), np.uint16)}, 1)]
+
+    def make():
+        grid = Grid(UTM, PLACE, side, side)
+        write_map(tmp_path / "map.tif", parts, grid, 1, card(MULTISENGE), Extras(probabilities=True))
+
+    make()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    largest = (tmp_path / "map_probabilities.tif").stat().st_size
+    plain = noise.size * 2
+    assert plain < largest
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (plain // 2, plain - 1, plain + 10, (plain + largest) // 2, largest - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, usual[1]))
+        try:
+            with pytest.raises(UserError, match=r"map_probabilities\.tif.*cannot be written .*; is the disk full\?"):
+                make()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_large_maps_are_cloud_optimized_with_overviews(tmp_path):

@@ -1,8 +1,7 @@
 """Areas of the classes of a map, and what was occluded did to them, counted as parts of it are finished."""
 
 import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from tfrs import geotiff
 from tfrs.geotiff import Grid
-from tfrs.storage import beside, write_text
+from tfrs.storage import beside
 
 A, B = 6_378_137.0, 6_356_752.314245  # semi-axes of WGS 84 in metres
 
@@ -58,11 +57,12 @@ def count(tables: Tables, top: int, ids: np.ndarray, drops: np.ndarray) -> None:
         sums += np.bincount(ids.ravel(), values.ravel(), classes + 1)[1:]
 
 
-def write(path: Path, tables: Tables, classes: Sequence[dict]) -> None:
+def write(path: Path, place: Callable[[Path], Path], tables: Tables, classes: Sequence[dict]) -> None:
     """Write `<map>_areas.csv`, and `<map>_occlusion.csv` where something was occluded.
 
     Args:
         path: The map.
+        place: Name to write a file under, by its own.
         classes: Entries of a card.
     """
     hectares = [""] * len(classes) if tables.per_row is None else [f"{area / 10_000:.4f}" for area in tables.area]
@@ -71,14 +71,14 @@ def write(path: Path, tables: Tables, classes: Sequence[dict]) -> None:
         (*name, pixels, area, f"{100 * pixels / total:.4f}")
         for name, pixels, area in zip(names, tables.pixels.tolist(), hectares, strict=True)
     ]
-    _write_csv(beside(path, "areas", ".csv"), ("number", "class", "pixels", "hectares", "percent"), rows)
+    _write_csv(place(beside(path, "areas", ".csv")), ("number", "class", "pixels", "hectares", "percent"), rows)
     if tables.occluded:
         means = (tables.drops / np.maximum(tables.pixels, 1)).T
         rows = [
             (*name, pixels, *(f"{value:.4f}" if pixels else "" for value in mean))
             for name, pixels, mean in zip(names, tables.pixels.tolist(), means.tolist(), strict=True)
         ]
-        _write_csv(beside(path, "occlusion", ".csv"), ("number", "class", "pixels", *tables.occluded), rows)
+        _write_csv(place(beside(path, "occlusion", ".csv")), ("number", "class", "pixels", *tables.occluded), rows)
 
 
 def pixel_areas(grid: Grid) -> np.ndarray | None:
@@ -105,6 +105,5 @@ def _below(latitude: np.ndarray) -> np.ndarray:
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    write_text(path, text.getvalue())
+    with open(path, "w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])

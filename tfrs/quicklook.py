@@ -11,7 +11,6 @@ from tfrs.geotiff import Grid
 from tfrs.labels import IGNORE, Scheme
 from tfrs.scene_windows import Part
 from tfrs.sensors import Sensor
-from tfrs.storage import beside, replacing
 
 SIDE = 600  # pixels of each picture at most; the figure has room for about 550
 
@@ -82,14 +81,11 @@ def _picked(corner: tuple[int, int], size: tuple[int, int], step: int) -> tuple[
     return rows, columns, (slice(top, top + len(rows)), slice(left, left + len(columns)))
 
 
-def write(path: Path, samples: Samples, shares: np.ndarray) -> None:
-    """Write `<map>_quicklook.png`: scene and map side by side, legend with the share of each class (classes,), scale bar."""
+def write(path: Path, title: str, samples: Samples, shares: np.ndarray) -> None:
+    """Write a PNG: scene and map side by side, legend with the share of each class (classes,), scale bar."""
     from tfrs import plots
 
-    with replacing(beside(path, "quicklook", ".png")) as temporary:
-        image = samples.scene[None]
-        image = plots.displayable(image if np.isfinite(image).any() else np.zeros_like(image))[0]
-        figure = plots.scene(
-            image, samples.ids, samples.legend, shares, path.stem, samples.pixel and samples.pixel * samples.step
-        )
-        plots.save(figure, temporary)
+    image = samples.scene[None]
+    image = plots.displayable(image if np.isfinite(image).any() else np.zeros_like(image))[0]
+    figure = plots.scene(image, samples.ids, samples.legend, shares, title, samples.pixel and samples.pixel * samples.step)
+    plots.save(figure, path)

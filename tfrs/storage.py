@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Types of network file systems in /proc/mounts.
@@ -37,6 +37,13 @@ def replacing(path: Path, owner: str = "") -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_together() -> Iterator[Callable[[Path], Path]]:
+    """Yields `replacing` for several files: all take their places when the block ends well, the first of them last."""
+    with contextlib.ExitStack() as stack:
+        yield lambda path: stack.enter_context(replacing(path))
 
 
 def is_remote(directory: Path, mounts: Path = Path("/proc/mounts")) -> bool:
