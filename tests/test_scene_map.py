@@ -177,13 +177,14 @@ def test_file_that_cannot_be_written():
         write(Path("/proc/map.tif"), MULTISENGE)
 
 
-def test_nothing_is_left_of_a_map_that_fails(tmp_path):
+@pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
+def test_nothing_is_left_of_a_map_that_fails(tmp_path, error):
     def failing():
         yield next(certain(MULTISENGE))
-        raise UserError("the scene ends here")
+        raise error("the scene ends here")
 
     (tmp_path / "map.tif").write_bytes(b"of before")
-    with pytest.raises(UserError, match="the scene ends here"):
+    with pytest.raises(error, match="the scene ends here"):
         write_map(tmp_path / "map.tif", failing(), GRID, 1, card(MULTISENGE), Extras(probabilities=True, uncertainty=True))
     assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
     assert (tmp_path / "map.tif").read_bytes() == b"of before"
