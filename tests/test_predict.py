@@ -74,6 +74,8 @@ def test_patches_make_a_coarse_map(tmp_path, patches):
         np.testing.assert_array_equal(file.read(1), expected)
         assert tuple(file.transform)[:6] == (160.0, 0, PLACE[2], 0, -160.0, PLACE[5])
     assert (made.grid.height, made.grid.width) == (3, 5)
+    with open(tmp_path / "map_areas.csv", newline="") as file:
+        assert sum(float(row["hectares"]) for row in csv.DictReader(file)) == pytest.approx(40 * 70 / 100)
     with pytest.raises(UserError, match="--stride=17: patches are 16 pixels"):
         predict.map_scene(patches, {"s2": str(path)}, tmp_path / "map.tif", READING, Tiling(stride=17), Wanted())
 

@@ -112,6 +112,22 @@ def test_areas_of_square_metres(tmp_path):
     assert sum(int(row["pixels"]) for row in rows) == 11
 
 
+def test_areas_of_cells_that_reach_beyond_the_scene(tmp_path):
+    """Patches of 64 pixels of 10 m over 150 rows and 170 columns: the last cells are 22 rows high and 42 columns wide."""
+    ids = np.array([[0, 0, 1], [2, 3, 1], [2, 4, 5]])
+    values = np.where(np.arange(14)[:, None, None] == ids, 0.9, 0.1 / 13)
+    parts = [
+        Part(0, left, values[:, :, left:][..., :n], np.ones((3, n), bool), {"s2": np.ones((3, 192, 64 * n), np.uint16)}, 1)
+        for left, n in [(0, 2), (2, 1)]
+    ]
+    write_map(tmp_path / "map.tif", parts, Grid(UTM, PLACE, 150, 170), 64, card(MULTISENGE), Extras())
+    rows = table(tmp_path / "map_areas.csv")
+    # Hectares: 64 x 64 pixels 40.96, 64 x 42 pixels 26.88, 22 x 64 pixels 14.08, 22 x 42 pixels 9.24.
+    expected = ["81.9200", "53.7600", "55.0400", "40.9600", "14.0800", "9.2400"]
+    assert [row["hectares"] for row in rows[:6]] == expected and [row["pixels"] for row in rows[:3]] == ["2", "2", "2"]
+    assert sum(float(row["hectares"]) for row in rows) == pytest.approx(150 * 170 / 100)
+
+
 def test_areas_in_degrees_are_those_of_the_ellipsoid():
     """The whole Earth (Moritz 1980: 510,065,621.724 km2 of GRS80, whose difference is below 1e-9), and a known square."""
     step = 0.5

@@ -19,7 +19,8 @@ class Tables:
     """Sums over a map, filled in place.
 
     Attributes:
-        per_row: Square metres (rows,) of a pixel; None where the map has no place.
+        per_row: Square metres (rows,) of a cell, by pixel of its width; None where the map has no place.
+        widths: Pixels (columns,) of the scene that a cell is wide: fewer in the last column, if it reaches beyond the scene.
         pixels: Of each class (classes,).
         area: Square metres of each class (classes,).
         occluded: Names of what was occluded.
@@ -27,31 +28,41 @@ class Tables:
     """
 
     per_row: np.ndarray | None
+    widths: np.ndarray
     pixels: np.ndarray
     area: np.ndarray
     occluded: Sequence[str]
     drops: np.ndarray
 
 
-def empty(grid: Grid, classes: int, occluded: Sequence[str]) -> Tables:
-    return Tables(
-        pixel_areas(grid), np.zeros(classes, np.int64), np.zeros(classes), occluded, np.zeros((len(occluded), classes))
-    )
+def empty(scene: Grid, cell: int, classes: int, occluded: Sequence[str]) -> Tables:
+    """
+    Args:
+        cell: Pixels of the scene per pixel of the map. What a cell has beyond the scene has no area.
+    """
+    per_row = pixel_areas(scene)
+    if per_row is not None:
+        per_row = np.add.reduceat(per_row, np.arange(0, scene.height, cell))
+    widths = np.diff([*range(0, scene.width, cell), scene.width])
+    drops = np.zeros((len(occluded), classes))
+    return Tables(per_row, widths, np.zeros(classes, np.int64), np.zeros(classes), occluded, drops)
 
 
-def count(tables: Tables, top: int, ids: np.ndarray, drops: np.ndarray) -> None:
+def count(tables: Tables, top: int, left: int, ids: np.ndarray, drops: np.ndarray) -> None:
     """Add a part of a map.
 
     Args:
         top: First row of it.
+        left: First column.
         ids: (rows, columns), 0: no data, else class id + 1.
         drops: (occluded, rows, columns).
     """
     classes = len(tables.pixels)
-    offsets = (classes + 1) * np.arange(len(ids))[:, None]
-    by_row = np.bincount((ids + offsets).ravel(), minlength=(classes + 1) * len(ids)).reshape(len(ids), -1)[:, 1:]
-    tables.pixels[:] += by_row.sum(axis=0)
+    tables.pixels[:] += np.bincount(ids.ravel(), minlength=classes + 1)[1:]
     if tables.per_row is not None:
+        offsets = (classes + 1) * np.arange(len(ids))[:, None]
+        widths = np.broadcast_to(tables.widths[left : left + ids.shape[1]], ids.shape).ravel()
+        by_row = np.bincount((ids + offsets).ravel(), widths, (classes + 1) * len(ids)).reshape(len(ids), -1)[:, 1:]
         tables.area[:] += tables.per_row[top : top + len(ids)] @ by_row
     for sums, values in zip(tables.drops, drops, strict=True):
         sums += np.bincount(ids.ravel(), values.ravel(), classes + 1)[1:]

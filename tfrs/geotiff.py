@@ -63,6 +63,10 @@ class Grid:
         corner = (a * left + b * top + c, d * left + e * top + f)
         return Grid(self.crs, (a * cell, b * cell, corner[0], d * cell, e * cell, corner[1]), height, width)
 
+    def cells(self, size: int) -> "Grid":
+        """The grid of cells of `size` x `size` pixels that cover this one; the last row and column may reach beyond it."""
+        return self.part(0, 0, -(-self.height // size), -(-self.width // size), size)
+
 
 @dataclass(frozen=True)
 class Header:

@@ -175,15 +175,14 @@ def map_scene(model: Model, paths: Mapping[str, str], path: Path, reading: Readi
         for block in blocks:
             yield from scene_windows.predict(run, channels, strips, rows, block, batch_size(tiling, rows))
 
-    grid = scene.grid.part(0, 0, rows.length, columns.length, rows.cell)
     extras = Extras(wanted.probabilities, wanted.uncertainty, tuple(units))
     total = len(rows.starts) * sum(len(block.starts) for block in blocks)
     with (
         contextlib.closing(scene_windows.ahead(compute())) as parts,
         progress(total=total, unit="windows", desc=path.stem) as bar,
     ):
-        shares = write_map(path, _counted(parts, bar), grid, rows.cell, card, extras)
-    return Made(grid, shares, scene.notes)
+        shares = write_map(path, _counted(parts, bar), scene.grid, rows.cell, card, extras)
+    return Made(scene.grid.cells(rows.cell), shares, scene.notes)
 
 
 def _counted(parts: Iterator[scene_windows.Part], bar) -> Iterator[scene_windows.Part]:

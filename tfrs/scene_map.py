@@ -53,7 +53,7 @@ def check_output(path: Path, classes: Sequence[dict], inputs: Iterable[str]) -> 
         raise UserError(f"{path} is the image itself; give another --output")
 
 
-def write_map(path: Path, parts: Iterable[Part], grid: Grid, cell: int, card: Mapping, extras: Extras) -> np.ndarray:
+def write_map(path: Path, parts: Iterable[Part], scene: Grid, cell: int, card: Mapping, extras: Extras) -> np.ndarray:
     """Write a map of the most probable classes' numbers with their colours as palette, and what goes beside it; 0: no data.
 
     A GeoTIFF is a Cloud Optimized one. Beside it: the legend (`legend.write`), `<map>_areas.csv`, `<map>_quicklook.png`. The
@@ -62,16 +62,16 @@ def write_map(path: Path, parts: Iterable[Part], grid: Grid, cell: int, card: Ma
     Args:
         path: `.tif` or `.png`.
         parts: All of the map: probabilities of the classes, then a channel for each of `extras.occluded`.
-        grid: Where the map lies.
+        scene: Where the scene lies.
         cell: Pixels of the scene per pixel of the map.
 
     Returns:
         Share (classes,) of each class in the pixels with data.
     """
-    classes = card["classes"]
+    classes, grid = card["classes"], scene.cells(cell)
     numbers = np.array([0, *(entry["number"] for entry in classes)])
     colors = {entry["number"]: bytes.fromhex(entry["color"].removeprefix("#")) for entry in classes}
-    tables = areas.empty(grid, len(classes), extras.occluded)
+    tables = areas.empty(scene, cell, len(classes), extras.occluded)
     picture = quicklook.empty(grid, card, cell)
     with replacing_together() as place, contextlib.ExitStack() as stack:
         kind = np.min_scalar_type(numbers.max())
@@ -89,7 +89,7 @@ def write_map(path: Path, parts: Iterable[Part], grid: Grid, cell: int, card: Ma
                 found["uncertainty"] = entropy(probabilities, card["task"])[None]
             for name, put in layers.items():
                 put(part.top, part.left, _steps(found[name], part.known))
-            areas.count(tables, part.top, ids, drops)
+            areas.count(tables, part.top, part.left, ids, drops)
             quicklook.sample(picture, part, ids)
         shares = tables.pixels / max(tables.pixels.sum(), 1)
         areas.write(path, place, tables, classes)
