@@ -1,11 +1,16 @@
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import scipy.special
+import tensorflow as tf
 from small_records import write_records
 
 from tfrs import assemble
@@ -50,19 +55,21 @@ def raw(records):
     return {name: np.stack([sample[name] for sample in samples]) for name in ("s2", "s1")}
 
 
-def known_model(raw):
+def known_model(raw, sensors=("s2", "s1")):
     """Normalised values, mean over the pixels, one dense layer; and the same by NumPy."""
     rng = np.random.default_rng(0)
-    kernel, bias = rng.normal(size=(5, 10)).astype("float32"), rng.normal(size=10).astype("float32")
-    chosen = {name: raw[name][:, positions].astype(float) for name, positions in POSITIONS.items()}
+    bands = {name: BANDS[name] for name in sensors}
+    kernel = rng.normal(size=(sum(map(len, bands.values())), 10)).astype("float32")
+    bias = rng.normal(size=10).astype("float32")
+    chosen = {name: raw[name][:, POSITIONS[name]].astype(float) for name in sensors}
     mean, std = ({name: getattr(v, how)(axis=(0, 2, 3)) for name, v in chosen.items()} for how in ("mean", "std"))
-    inputs = {name: keras.Input((len(b), None, None), dtype=raw[name].dtype.name, name=name) for name, b in BANDS.items()}
+    inputs = {name: keras.Input((len(b), None, None), dtype=raw[name].dtype.name, name=name) for name, b in bands.items()}
     planes = [Normalize(mean[name], std[name])(image) for name, image in inputs.items()]
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Concatenate()(planes))
     dense = keras.layers.Dense(10)
     model = keras.Model(inputs, dense(pooled))
     dense.set_weights([kernel, bias])
-    scored = [(chosen[name].mean(axis=(2, 3)) - mean[name]) / std[name] for name in BANDS]
+    scored = [(chosen[name].mean(axis=(2, 3)) - mean[name]) / std[name] for name in bands]
     return model, np.concatenate(scored, axis=1) @ kernel + bias
 
 
@@ -137,3 +144,27 @@ def test_export_again_takes_the_place_of_the_first(records, raw, tmp_path):
     assert read_card(tmp_path / "export")["scores"] == {"average_f1": 0.2}
     with pytest.raises(UserError, match=r"no card\.json that can be read; give the export folder of a finished run"):
         read_card(tmp_path)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="g++ is missing")
+def test_program_in_build_md(records, raw, tmp_path):
+    """The program and its commands as they are written there, on a smaller patch."""
+    model, logits = known_model(raw, ["s2"])
+    experiment = Experiment(input=",".join(BANDS["s2"]), task="single_label", run_dir=str(tmp_path))
+    export(experiment, tmp_path / "runs/NAME", records, assemble.task(experiment, records), model, {})
+    text = (Path(__file__).parents[1] / "BUILD.md").read_text()
+    ((program, commands),) = re.findall(r"```cpp\n(.*?)```\n\n```\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "classify.cc").write_text(program)
+    raw["s2"][0, POSITIONS["s2"]].tofile(tmp_path / "patch.bin")
+    linker = "g++ -fuse-ld=gold" if shutil.which("ld.gold") else "g++"  # 2 seconds in place of 6
+    commands = commands.replace("13 64", "3 16").replace("g++", linker)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-ec", commands], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    found = np.array([float(line) for line in done.stdout.split()])
+    np.testing.assert_allclose(found, scipy.special.softmax(logits[0]), rtol=1e-3, atol=1e-5)
+    here = tf.saved_model.load(str(tmp_path / "runs/NAME/export")).signatures["serving_default"]
+    (expected,) = here(s2=tf.constant(raw["s2"][:1, POSITIONS["s2"]]))["probabilities"].numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
