@@ -136,6 +136,8 @@ def test_refused(tmp_path):
     (tmp_path / "text.geojson").write_text("no json")
     path = str(write(tmp_path / "s2.tif", scene(60, 80), names=BANDS))
     apart = {**CARD, "inputs": {"s2_10m": CARD["inputs"]["s2"]}}
+    both = {**CARD, "inputs": {**CARD["inputs"], "s1": {"bands": ["VV"], "dtype": "float32", "unit": "decibel"}}}
+    degrees = str(write(tmp_path / "degrees.tif", scene(60, 80), names=BANDS, crs="EPSG:4326"))
     bare = write(tmp_path / "bare" / "B04.tif", scene(60, 80)[0], crs=None).parent
     for band in BANDS[1:]:
         write(bare / f"{band}.tif", scene(30, 40)[0], crs=None)
@@ -148,6 +150,9 @@ def test_refused(tmp_path):
         (({"s2_10m": path}, apart, READING), "takes bands of each resolution apart"),
         (({"s2": str(bare)}, CARD, READING), r"has no CRS, so it cannot be placed on the scene's 80x60 pixels"),
         (({"s2": path}, CARD, Reading({}, layout="sen12ms", said=Said())), "has 3 bands, 13 are named"),
+        (({"s2": path}, CARD, Reading({"s1": ["VV"]})), "--bands names s1, the model takes s2; write it as s2:B04,B8A,B02$"),
+        (({"s2": path, "s1": path}, both, Reading({"": BANDS})), r"not say of which sensor; write it as s2:B04,B8A,B02\+s1:VV"),
+        (({"s2": degrees}, CARD, READING), "in EPSG:4326, in degrees, but begins at y = 1.98709e"),
     ]:  # fmt: skip
         with pytest.raises(UserError, match=message):
             find_scene(*arguments)

@@ -143,6 +143,7 @@ def test_areas_in_feet():
 
 
 def test_no_area_without_a_place(tmp_path):
+    assert pixel_areas(Grid('LOCAL_CS["a plan",UNIT["metre",1]]', PLACE, 3, 4)) is None
     write(tmp_path / "map.tif", MULTISENGE, Grid("", PLACE, 3, 4))
     assert {row["hectares"] for row in table(tmp_path / "map_areas.csv")} == {""}
 

@@ -102,7 +102,7 @@ def pixel_areas(grid: Grid) -> np.ndarray | None:
         return None
     if unit := geotiff.metres(grid.crs):
         return np.full(grid.height, abs(a * e - b * d) * unit**2)
-    if b or d:
+    if b or d or not geotiff.in_degrees(grid.crs):
         return None
     edges = np.radians(f + e * np.arange(grid.height + 1))
     return np.abs(np.diff(_below(edges)) * np.radians(a))

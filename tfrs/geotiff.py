@@ -293,9 +293,14 @@ def project(x: np.ndarray, y: np.ndarray, source: str, target: str) -> tuple[np.
 
 
 def metres(crs: str) -> float | None:
-    """Metres per unit of a projected CRS of `Raster.crs`; None of a geographic one."""
+    """Metres per unit of a projected CRS of `Raster.crs`; None of another one."""
     found = rasterio.crs.CRS.from_string(crs)
     return found.linear_units_factor[1] if found.is_projected else None
+
+
+def in_degrees(crs: str) -> bool:
+    """Whether a CRS of `Raster.crs` is longitude and latitude."""
+    return rasterio.crs.CRS.from_string(crs).is_geographic
 
 
 def wkt(crs: str) -> str:

@@ -79,12 +79,14 @@ def find_scene(paths: Mapping[str, str], card: Mapping, reading: Reading) -> Sce
         raise UserError(
             f"the model takes bands of each resolution apart ({', '.join(apart)}); for scenes, train one on common pixels"
         )
+    _check_bands(reading.bands, inputs)
     places = {
         name: tuple(find(paths[name], sensor["bands"], _order(name, inputs, reading)).values())
         for name, sensor in inputs.items()
     }
     headers = {place.path: geotiff.header(place.path) for chosen in places.values() for place in chosen}
     grid = min((headers[place.path].grid for place in places[next(iter(inputs))]), key=_pixel_area)
+    _check_degrees(paths[next(iter(inputs))], grid)
     window, polygons = (0, 0, grid.height, grid.width), ()
     if reading.aoi:
         if not grid.crs:
@@ -163,6 +165,24 @@ def _order(name: str, inputs: Mapping, reading: Reading) -> Sequence[str]:
     if name not in sensors:
         raise UserError(f"data set {reading.layout!r} has no sensor {name!r}; it has {', '.join(sensors)}")
     return sensors[name].bands
+
+
+def _check_bands(bands: Mapping[str, Sequence[str]], inputs: Mapping) -> None:
+    """Raise a UserError where --bands says something of no input, which would be lost."""
+    form = "+".join(f"{name}:{','.join(sensor['bands'])}" for name, sensor in inputs.items())
+    if strange := [name for name in bands if name and name not in inputs]:
+        raise UserError(f"--bands names {', '.join(strange)}, the model takes {', '.join(inputs)}; write it as {form}")
+    if "" in bands and len(inputs) > 1:
+        raise UserError(f"--bands does not say of which sensor; write it as {form}, in the order of the files")
+
+
+def _check_degrees(path: str, grid: Grid) -> None:
+    """Raise a UserError where the CRS is one of degrees and the coordinates cannot be."""
+    _, _, _, _, e, f = grid.transform
+    if grid.crs and geotiff.in_degrees(grid.crs) and max(abs(f), abs(f + e * grid.height)) > 91:  # a pixel beyond the pole
+        raise UserError(
+            f"{path}: is said to be in {grid.crs}, in degrees, but begins at y = {f:g}; give it the CRS that it has"
+        )
 
 
 def _pixel_area(grid: Grid) -> float:
