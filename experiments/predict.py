@@ -26,7 +26,8 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     scenes = [_scene(text) for text in [*given.scene, *_lines(given.scene_list)]]
     if not scenes:
-        raise UserError("nothing to predict; give --scene s2=PATH[,s1=PATH]")
+        empty = f"{given.scene_list} has no scene" if given.scene_list else "nothing to predict"
+        raise UserError(f"{empty}; give --scene s2=PATH[,s1=PATH]")
     command.import_tensorflow()
     from tfrs import predict
     from tfrs.scene import MASK, Reading

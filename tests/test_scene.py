@@ -116,6 +116,10 @@ def test_mask_and_area_of_interest(tmp_path):
     assert 0 < expected.sum() < inside.sum()
     differs = known != expected[10:56, 20:61]
     assert differs.sum() <= 2, "where an edge meets a centre"
+    assert found.notes == ()
+    small = str(write(tmp_path / "small.tif", clouds[:27, :30], place=scaled(PLACE, 2)))
+    (note,) = find_scene({**paths, "mask": small}, CARD, READING).notes
+    assert note == f"{small}: covers 67.5% of the scene; the rest is not masked"
 
 
 def test_pixels_of_another_size_are_told(tmp_path):
@@ -134,6 +138,10 @@ def test_refused(tmp_path):
     (tmp_path / "far.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [[(0, 0), (1, 0), (1, 1), (0, 0)]]}))
     (tmp_path / "point.geojson").write_text(json.dumps({"type": "Point", "coordinates": [0, 0]}))
     (tmp_path / "text.geojson").write_text("no json")
+    (tmp_path / "metres.geojson").write_text(
+        json.dumps({"type": "Polygon", "coordinates": [[PLACE[2::3], (4e5, 2e6), (4e5, 1e6), PLACE[2::3]]]})
+    )
+    (tmp_path / "empty.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": []}))
     path = str(write(tmp_path / "s2.tif", scene(60, 80), names=BANDS))
     apart = {**CARD, "inputs": {"s2_10m": CARD["inputs"]["s2"]}}
     both = {**CARD, "inputs": {**CARD["inputs"], "s1": {"bands": ["VV"], "dtype": "float32", "unit": "decibel"}}}
@@ -146,7 +154,10 @@ def test_refused(tmp_path):
         (({"s2": path}, CARD, Reading({}, aoi=str(tmp_path / "far.geojson"))), r"far\.geojson: lies outside of .*s2\.tif"),
         (({"s2": path}, CARD, Reading({}, aoi=str(tmp_path / "point.geojson"))), "has no polygon; --aoi takes"),
         (({"s2": path}, CARD, Reading({}, aoi=str(tmp_path / "text.geojson"))), "is no GeoJSON"),
+        (({"s2": path}, CARD, Reading({}, aoi=str(tmp_path / "empty.geojson"))), "is no GeoJSON"),
+        (({"s2": path}, CARD, Reading({}, aoi=str(tmp_path / "metres.geojson"))), r"metres\.geojson: is no GeoJSON in degrees"),
         (({"s2": path}, CARD, Reading({}, aoi="nowhere")), "nowhere: No such file"),
+        (({"s2": path, "mask": degrees}, CARD, READING), r"degrees\.tif: lies outside of the scene"),
         (({"s2_10m": path}, apart, READING), "takes bands of each resolution apart"),
         (({"s2": str(bare)}, CARD, READING), r"has no CRS, so it cannot be placed on the scene's 80x60 pixels"),
         (({"s2": path}, CARD, Reading({}, layout="sen12ms", said=Said())), "has 3 bands, 13 are named"),

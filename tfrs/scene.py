@@ -99,7 +99,7 @@ def find_scene(paths: Mapping[str, str], card: Mapping, reading: Reading) -> Sce
         raise unknown("resampling", resampling, geotiff.RESAMPLING)
     plain = {name: scene_values.plain(sensor, headers[places[name][0].path]) for name, sensor in inputs.items()}
     scene = Scene(grid.part(*window), (grid, *window[:2]), places, plain, resampling, paths.get(MASK, ""), polygons, ())
-    conversions, notes = {}, []
+    conversions, notes = {}, _mask_notes(scene)
     for name, sensor in inputs.items():
         origin, sample = product(paths[name]), _sample(scene, name)
         conversions[name], told = scene_values.conversion(paths[name], sensor, plain[name], sample, origin, said)
@@ -183,6 +183,17 @@ def _check_degrees(path: str, grid: Grid) -> None:
         raise UserError(
             f"{path}: is said to be in {grid.crs}, in degrees, but begins at y = {f:g}; give it the CRS that it has"
         )
+
+
+def _mask_notes(scene: Scene) -> list[str]:
+    """What must be told of a mask that is not as large as the scene, beyond which nothing is masked."""
+    found = scene.mask and geotiff.header(scene.mask).grid
+    if not found or not found.crs or not scene.grid.crs:  # cannot be placed, or is on the same grid
+        return []
+    share = warp.share_covered(scene.grid, found)
+    if not share:
+        raise UserError(f"{scene.mask}: lies outside of the scene")
+    return [f"{scene.mask}: covers {share:.1%} of the scene; the rest is not masked"] if share < 0.9995 else []
 
 
 def _pixel_area(grid: Grid) -> float:
