@@ -91,6 +91,13 @@ def test_other_projection_and_a_gap(tmp_path):
     np.testing.assert_allclose(images["s1"][0][covered], 1000 * (east - west[0])[covered] - 40, atol=0.02)
     beyond = (east < west[0] - step) | (east > west[0] + 121 * step)
     assert np.isnan(images["s1"][0][beyond]).all() and not known[beyond].any() and known[covered].mean() > 0.9
+    (note,) = found.notes
+    assert note.endswith(
+        "s1.tif: covers about 76% of the scene; beyond it, there is no map"
+    )  # 60 of 80 columns, turned a little
+    write(tmp_path / "s1.tif", ramp, place=(step, 0, west[0] + 1, 0, -step, north[0]), crs="EPSG:4326", names=("VV", "VH"))
+    with pytest.raises(UserError, match=r"s1\.tif: lies outside of the scene"):
+        find_scene({"s2": str(tmp_path / "s2.tif"), "s1": str(tmp_path / "s1.tif")}, both, READING)
 
 
 def test_mask_and_area_of_interest(tmp_path):
@@ -119,7 +126,7 @@ def test_mask_and_area_of_interest(tmp_path):
     assert found.notes == ()
     small = str(write(tmp_path / "small.tif", clouds[:27, :30], place=scaled(PLACE, 2)))
     (note,) = find_scene({**paths, "mask": small}, CARD, READING).notes
-    assert note == f"{small}: covers 67.5% of the scene; the rest is not masked"
+    assert note == f"{small}: covers about 68% of the scene; beyond it, nothing is masked"
 
 
 def test_pixels_of_another_size_are_told(tmp_path):

@@ -1,7 +1,7 @@
 """A whole scene as the model's inputs: all bands on one grid, values checked and converted, read window by window."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -99,8 +99,12 @@ def find_scene(paths: Mapping[str, str], card: Mapping, reading: Reading) -> Sce
         raise unknown("resampling", resampling, geotiff.RESAMPLING)
     plain = {name: scene_values.plain(sensor, headers[places[name][0].path]) for name, sensor in inputs.items()}
     scene = Scene(grid.part(*window), (grid, *window[:2]), places, plain, resampling, paths.get(MASK, ""), polygons, ())
-    conversions, notes = {}, _mask_notes(scene)
+    conversions, notes = {}, []
+    if scene.mask:
+        notes += _coverage(scene.grid, scene.mask, [geotiff.header(scene.mask).grid], "beyond it, nothing is masked")
     for name, sensor in inputs.items():
+        grids = {headers[place.path].grid for place in places[name]}
+        notes += _coverage(scene.grid, paths[name], grids, "beyond it, there is no map")
         origin, sample = product(paths[name]), _sample(scene, name)
         conversions[name], told = scene_values.conversion(paths[name], sensor, plain[name], sample, origin, said)
         notes += [*told, *scene_values.level_note(paths[name], origin, card["data"]["dataset"])]
@@ -185,15 +189,17 @@ def _check_degrees(path: str, grid: Grid) -> None:
         )
 
 
-def _mask_notes(scene: Scene) -> list[str]:
-    """What must be told of a mask that is not as large as the scene, beyond which nothing is masked."""
-    found = scene.mask and geotiff.header(scene.mask).grid
-    if not found or not found.crs or not scene.grid.crs:  # cannot be placed, or is on the same grid
-        return []
-    share = warp.share_covered(scene.grid, found)
+def _coverage(scene: Grid, path: str, grids: Iterable[Grid], beyond: str) -> list[str]:
+    """What must be told of rasters that are not as large as the scene.
+
+    Raises:
+        UserError: One lies elsewhere.
+    """
+    placed = [grid for grid in grids if grid.crs and scene.crs]  # without a CRS, it is on the scene's grid or refused when read
+    share = min((warp.share_covered(scene, grid) for grid in placed), default=1)
     if not share:
-        raise UserError(f"{scene.mask}: lies outside of the scene")
-    return [f"{scene.mask}: covers {share:.1%} of the scene; the rest is not masked"] if share < 0.9995 else []
+        raise UserError(f"{path}: lies outside of the scene")
+    return [f"{path}: covers about {share:.0%} of the scene; {beyond}"] if share < 0.995 else []
 
 
 def _pixel_area(grid: Grid) -> float:
