@@ -221,6 +221,13 @@ def test_disk_full_at_a_file_beside_the_map(tmp_path, name):
     assert (tmp_path / "map.tif").read_bytes() == b"of before"
 
 
+def test_folder_in_the_way(tmp_path):
+    (tmp_path / "map_areas.csv").mkdir()
+    with pytest.raises(UserError, match=r"map_areas\.csv: is a folder, where a file is to be written; move it away"):
+        write(tmp_path / "map.tif", MULTISENGE)
+    assert [path.name for path in tmp_path.iterdir()] == ["map_areas.csv"]
+
+
 def test_disk_full_at_a_raster(tmp_path):
     """By a limit to the size of files, which GDAL passes over as it does a full disk. Noise, which deflate makes no smaller."""
     side, noise = 120, np.random.default_rng(0).uniform(-3.2, 3.2, (14, 120, 120)).astype(np.float32)

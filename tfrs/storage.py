@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tfrs.errors import UserError
+
 # Types of network file systems in /proc/mounts.
 REMOTE = (
     "9p",
@@ -43,7 +45,13 @@ def replacing(path: Path, owner: str = "") -> Iterator[Path]:
 def replacing_together() -> Iterator[Callable[[Path], Path]]:
     """Yields `replacing` for several files: all take their places when the block ends well, the first of them last."""
     with contextlib.ExitStack() as stack:
-        yield lambda path: stack.enter_context(replacing(path))
+
+        def place(path: Path) -> Path:
+            if path.is_dir():  # found out before any takes its place
+                raise UserError(f"{path}: is a folder, where a file is to be written; move it away")
+            return stack.enter_context(replacing(path))
+
+        yield place
 
 
 def is_remote(directory: Path, mounts: Path = Path("/proc/mounts")) -> bool:
