@@ -27,19 +27,20 @@ import json, sys
 import numpy as np
 import tensorflow as tf
 
-serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-images = np.load(sys.argv[2])
-found = serve(**{name: tf.constant(images[name]) for name in images})
+images = np.load(sys.argv[1])
+for folder in sys.argv[2:]:
+    serve = tf.saved_model.load(folder).signatures["serving_default"]
+    found = serve(**{name: tf.constant(images[name]) for name in images})
+    takes = {name: [spec.shape.as_list(), spec.dtype.name] for name, spec in serve.structured_input_signature[1].items()}
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:  # as the server and programs in C++ load it
+        rest = tf.compat.v1.saved_model.load(session, ["serve"], folder).signature_def["serving_json"]
+        assert {tf.as_dtype(info.dtype).name for info in rest.inputs.values()} == {"int32", "float32"}
+        given = {rest.inputs[name].name: json.loads(json.dumps(images[name].tolist())) for name in images}
+        again = session.run({name: info.name for name, info in rest.outputs.items()}, given)
+    for name, value in found.items():
+        np.testing.assert_allclose(again[name], value, rtol=1e-5)
+    print(json.dumps({"takes": takes, "gives": {name: value.numpy().tolist() for name, value in found.items()}}))
 assert not {name for name in sys.modules if name.split(".")[0] == "tfrs"}
-takes = {name: [spec.shape.as_list(), spec.dtype.name] for name, spec in serve.structured_input_signature[1].items()}
-with tf.compat.v1.Session(graph=tf.Graph()) as session:  # as the server and programs in C++ load it
-    rest = tf.compat.v1.saved_model.load(session, ["serve"], sys.argv[1]).signature_def["serving_json"]
-    assert {tf.as_dtype(info.dtype).name for info in rest.inputs.values()} == {"int32", "float32"}
-    given = {rest.inputs[name].name: json.loads(json.dumps(images[name].tolist())) for name in images}
-    again = session.run({name: info.name for name, info in rest.outputs.items()}, given)
-for name, value in found.items():
-    np.testing.assert_allclose(again[name], value, rtol=1e-5)
-print(json.dumps({"takes": takes, "gives": {name: value.numpy().tolist() for name, value in found.items()}}))
 """
 
 
@@ -73,31 +74,45 @@ def known_model(raw, sensors=("s2", "s1")):
     return model, np.concatenate(scored, axis=1) @ kernel + bias
 
 
-@pytest.fixture(scope="module", params=["single_label", "multi_label"])
-def exported(request, records, raw, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    experiment = Experiment(input="B12,B03,B8A,VH,VV", task=request.param, run_dir=str(folder))
-    model, logits = known_model(raw)
-    task = assemble.task(experiment, records)
-    made = export(experiment, folder, records, task, model, {"average_f1": 0.5, "per_class": {"Forest": {"f1": None}}})
-    assert made == folder / "export" and [path.name for path in folder.iterdir()] == ["export"]
-    return experiment, made, logits
+TASKS = "single_label", "multi_label"
 
 
-def serve(folder, images, path):
-    """Run an export in a process that knows nothing but TensorFlow."""
-    np.savez(path, **images)
-    command = [sys.executable, "-c", SERVE, str(folder), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def exports(records, raw, tmp_path_factory):
+    """Of each task: the experiment, its export, and the logits that the model must find."""
+    made = {}
+    for name in TASKS:
+        folder = tmp_path_factory.mktemp("run")
+        experiment = Experiment(input="B12,B03,B8A,VH,VV", task=name, run_dir=str(folder))
+        model, logits = known_model(raw)
+        task = assemble.task(experiment, records)
+        target = export(experiment, folder, records, task, model, {"average_f1": 0.5, "per_class": {"Forest": {"f1": None}}})
+        assert target == folder / "export" and [path.name for path in folder.iterdir()] == ["export"]
+        made[name] = experiment, target, logits
+    return made
 
 
-def test_raw_values_in_probabilities_out(exported, raw, tmp_path):
-    experiment, folder, logits = exported
+@pytest.fixture(params=TASKS)
+def exported(request, exports):
+    return exports[request.param]
+
+
+@pytest.fixture(scope="module")
+def served(exports, raw, tmp_path_factory):
+    """What the exports take and give in a process that knows nothing but TensorFlow."""
     images = {name: raw[name][:, positions] for name, positions in POSITIONS.items()}
     assert images["s2"].dtype == np.uint16 and images["s1"].dtype == np.float32
-    found = serve(folder, images, tmp_path / "images.npz")
+    path = tmp_path_factory.mktemp("serve") / "images.npz"
+    np.savez(path, **images)
+    command = [sys.executable, "-c", SERVE, str(path), *(str(folder) for _, folder, _ in exports.values())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(exports, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+def test_raw_values_in_probabilities_out(exported, served):
+    experiment, _, logits = exported
+    found = served[experiment.task]
     assert found["takes"] == {"s2": [[None, 3, None, None], "uint16"], "s1": [[None, 2, None, None], "float32"]}
     assert list(found["gives"]) == ["probabilities"]
     expected = scipy.special.softmax(logits, axis=1) if experiment.task == "single_label" else scipy.special.expit(logits)

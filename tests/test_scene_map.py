@@ -243,7 +243,7 @@ def test_disk_full_at_a_raster(tmp_path):
     plain = noise.size * 2
     assert plain < largest
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for limit in (plain // 2, plain - 1, plain + 10, (plain + largest) // 2, largest - 1):
+    for limit in (plain - 1, plain + 10, largest - 1):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, usual[1]))
         try:
             with pytest.raises(UserError, match=r"map_probabilities\.tif.*cannot be written .*; is the disk full\?"):
