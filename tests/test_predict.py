@@ -116,6 +116,17 @@ def test_other_output_of_a_model_with_several(tmp_path):
         predict.load(made, "upside")
 
 
+def test_windows_of_patches_and_strides_of_pixels_are_refused(tmp_path, dense, patches):
+    path = str(write(tmp_path / "scene.tif", scene(30, 40), names=BANDS))
+    for model, tiling, message in [
+        (dense, Tiling(stride=8), "--stride=8: this model labels each pixel"),
+        (patches, Tiling(32), "--window, --overlap: this model classifies patches of 16 pixels; see --stride"),
+        (patches, Tiling(overlap=0), "--window, --overlap: this model classifies"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            predict.map_scene(model, {"s2": path}, tmp_path / "map.tif", READING, tiling, Wanted())
+
+
 def test_overlap_beyond_half_is_refused(tmp_path, dense):
     path = write(tmp_path / "scene.tif", scene(30, 40), names=BANDS)
     with pytest.raises(UserError, match="--overlap=9: windows of 16 pixels overlap by 8 at most"):

@@ -207,10 +207,14 @@ def axes(model: Model, scene: Scene, tiling: Tiling) -> tuple[scene_windows.Axis
     """Windows along rows and columns of a scene."""
     sides, patch = (scene.grid.height, scene.grid.width), model.card["patch_size"]
     if not model.dense:
+        if tiling.window or tiling.overlap is not None:
+            raise UserError(f"--window, --overlap: this model classifies patches of {patch} pixels; see --stride")
         stride = tiling.stride or patch
         if stride > patch:
             raise UserError(f"--stride={stride}: patches are {patch} pixels; between them, the scene would not be seen")
         return tuple(scene_windows.coarse(pixels, patch, stride) for pixels in sides)
+    if tiling.stride:
+        raise UserError(f"--stride={tiling.stride}: this model labels each pixel; see --window and --overlap")
     if tiling.window and any(size not in (None, tiling.window) for size in model.sizes):
         raise UserError(f"--window={tiling.window}: this model takes windows of {model.sizes[0]} pixels only")
     sizes = [size or tiling.window or max(WINDOW, patch) for size in model.sizes]
