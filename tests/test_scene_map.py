@@ -15,6 +15,7 @@ import tifffile
 from rio_cogeo.cogeo import cog_validate
 from small_scene import PLACE, UTM
 
+from tfrs import quicklook
 from tfrs.areas import pixel_areas
 from tfrs.errors import UserError
 from tfrs.geotiff import Grid
@@ -112,8 +113,10 @@ def test_areas_of_square_metres(tmp_path):
     assert sum(int(row["pixels"]) for row in rows) == 11
 
 
-def test_areas_of_cells_that_reach_beyond_the_scene(tmp_path):
+def test_cells_that_reach_beyond_the_scene(tmp_path, monkeypatch):
     """Patches of 64 pixels of 10 m over 150 rows and 170 columns: the last cells are 22 rows high and 42 columns wide."""
+    pictures = []
+    monkeypatch.setattr(quicklook, "write", lambda path, _, samples, __: (path.touch(), pictures.append(samples.scene)))
     ids = np.array([[0, 0, 1], [2, 3, 1], [2, 4, 5]])
     values = np.where(np.arange(14)[:, None, None] == ids, 0.9, 0.1 / 13)
     parts = [
@@ -126,6 +129,9 @@ def test_areas_of_cells_that_reach_beyond_the_scene(tmp_path):
     expected = ["81.9200", "53.7600", "55.0400", "40.9600", "14.0800", "9.2400"]
     assert [row["hectares"] for row in rows[:6]] == expected and [row["pixels"] for row in rows[:3]] == ["2", "2", "2"]
     assert sum(float(row["hectares"]) for row in rows) == pytest.approx(150 * 170 / 100)
+    (shown,) = pictures
+    there = np.isfinite(shown)
+    assert there[:, :150, :170].all() and there.sum() == 3 * 150 * 170 and shown.shape == (3, 192, 192)
 
 
 def test_areas_in_degrees_are_those_of_the_ellipsoid():
@@ -270,7 +276,7 @@ def test_large_maps_are_cloud_optimized_with_overviews(tmp_path):
 
 @pytest.mark.parametrize(("side", "step"), [(600, 1), (2, 2)])
 def test_quicklook_shows_scene_map_shares_and_a_scale(tmp_path, monkeypatch, side, step):
-    from tfrs import plots, quicklook
+    from tfrs import plots
 
     monkeypatch.setattr(quicklook, "SIDE", side)
 

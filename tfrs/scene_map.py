@@ -72,7 +72,7 @@ def write_map(path: Path, parts: Iterable[Part], scene: Grid, cell: int, card: M
     numbers = np.array([0, *(entry["number"] for entry in classes)])
     colors = {entry["number"]: bytes.fromhex(entry["color"].removeprefix("#")) for entry in classes}
     tables = areas.empty(scene, cell, len(classes), extras.occluded)
-    picture = quicklook.empty(grid, card, cell)
+    picture = quicklook.empty(scene, card, cell)
     with replacing_together() as place, contextlib.ExitStack() as stack:
         kind = np.min_scalar_type(numbers.max())
         put_map = stack.enter_context(_layer(path, place, grid, kind, nodata=0, colors=colors, overview_resampling="mode"))
