@@ -137,7 +137,7 @@ def main(_) -> int:
                 f"{found['gigabytes']:.2f} GiB ({'FAILS' if large else 'ok'}: {MEMORY_GB:g})"
             )
             failed |= slow or large
-            if FLAGS.windows:
+            if FLAGS.windows and "row" in card["output"]["layout"]:
                 changed = pool.submit(labels, export, given, FLAGS.white, output, FLAGS.windows).result()
                 shares = ", ".join(f"{share:.2%} with {window}" for window, share in changed.items())
                 print(f"  other labels than with the default windows, on the scene itself: {shares}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from absl import flags
 
-from tfrs import command
+from tfrs import command, termination
 from tfrs.errors import UserError
 
 USAGE = """
@@ -26,7 +26,8 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     scenes = [_scene(text) for text in [*given.scene, *_lines(given.scene_list)]]
     if not scenes:
-        raise UserError("nothing to predict; give --scene s2=PATH[,s1=PATH]")
+        empty = f"{given.scene_list} has no scene" if given.scene_list else "nothing to predict"
+        raise UserError(f"{empty}; give --scene s2=PATH[,s1=PATH]")
     command.import_tensorflow()
     from tfrs import predict
     from tfrs.scene import MASK, Reading
@@ -46,14 +47,15 @@ def main(arguments: list[str]) -> None:
     wanted = predict.Wanted(given.probabilities, given.uncertainty, given.occlude)
     tiling = predict.Tiling(given.window, given.overlap, given.stride, given.batch_size)
     failed = 0
-    for path, scene in predict.outputs(Path(given.output), scenes).items():
-        try:
-            _print_map(path, predict.map_scene(model, scene, path, reading, tiling, wanted), model.card)
-        except (UserError, OSError) as error:
-            if len(scenes) == 1:
-                raise
-            print(f"error: {error}", file=sys.stderr)
-            failed += 1
+    with termination.raised("interrupted; maps are whole or not there, run the same command again"):
+        for path, scene in predict.outputs(Path(given.output), scenes).items():
+            try:
+                _print_map(path, predict.map_scene(model, scene, path, reading, tiling, wanted), model.card)
+            except (UserError, OSError) as error:
+                if len(scenes) == 1:
+                    raise
+                print(f"error: {error}", file=sys.stderr)
+                failed += 1
     if failed:
         raise UserError(f"{failed} of {len(scenes)} scenes failed, see above; the maps of the others are in {given.output}")
 

@@ -74,6 +74,8 @@ def test_patches_make_a_coarse_map(tmp_path, patches):
         np.testing.assert_array_equal(file.read(1), expected)
         assert tuple(file.transform)[:6] == (160.0, 0, PLACE[2], 0, -160.0, PLACE[5])
     assert (made.grid.height, made.grid.width) == (3, 5)
+    with open(tmp_path / "map_areas.csv", newline="") as file:
+        assert sum(float(row["hectares"]) for row in csv.DictReader(file)) == pytest.approx(40 * 70 / 100)
     with pytest.raises(UserError, match="--stride=17: patches are 16 pixels"):
         predict.map_scene(patches, {"s2": str(path)}, tmp_path / "map.tif", READING, Tiling(stride=17), Wanted())
 
@@ -112,6 +114,17 @@ def test_other_output_of_a_model_with_several(tmp_path):
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "map.tif"), expected)
     with pytest.raises(UserError, match=r"unknown output 'upside'\. Did you mean 'upside_down'"):
         predict.load(made, "upside")
+
+
+def test_windows_of_patches_and_strides_of_pixels_are_refused(tmp_path, dense, patches):
+    path = str(write(tmp_path / "scene.tif", scene(30, 40), names=BANDS))
+    for model, tiling, message in [
+        (dense, Tiling(stride=8), "--stride=8: this model labels each pixel"),
+        (patches, Tiling(32), "--window, --overlap: this model classifies patches of 16 pixels; see --stride"),
+        (patches, Tiling(overlap=0), "--window, --overlap: this model classifies"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            predict.map_scene(model, {"s2": path}, tmp_path / "map.tif", READING, tiling, Wanted())
 
 
 def test_overlap_beyond_half_is_refused(tmp_path, dense):
@@ -167,7 +180,7 @@ def test_names_of_maps(tmp_path):
         predict.outputs(tmp_path, [first, {"s2": "b/first.zip"}])
 
 
-def test_interrupted_command_leaves_nothing(folder, tmp_path):
+def test_terminated_command_leaves_nothing(folder, tmp_path):
     big = write(tmp_path / "big.tif", scene(1500, 1500), names=BANDS)
     (tmp_path / "out").mkdir()
     command = [sys.executable, "-m", "experiments.predict", f"--export={folder}/export", f"--scene=s2={big}"]
@@ -176,7 +189,7 @@ def test_interrupted_command_leaves_nothing(folder, tmp_path):
         while not any((tmp_path / "out").iterdir()):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted" in error, error
+    assert process.returncode == 143 and "error: SIGTERM: interrupted; maps are whole or not there" in error, error
     assert not any((tmp_path / "out").iterdir())

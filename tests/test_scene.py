@@ -91,6 +91,13 @@ def test_other_projection_and_a_gap(tmp_path):
     np.testing.assert_allclose(images["s1"][0][covered], 1000 * (east - west[0])[covered] - 40, atol=0.02)
     beyond = (east < west[0] - step) | (east > west[0] + 121 * step)
     assert np.isnan(images["s1"][0][beyond]).all() and not known[beyond].any() and known[covered].mean() > 0.9
+    (note,) = found.notes
+    assert note.endswith(
+        "s1.tif: covers about 76% of the scene; beyond it, there is no map"
+    )  # 60 of 80 columns, turned a little
+    write(tmp_path / "s1.tif", ramp, place=(step, 0, west[0] + 1, 0, -step, north[0]), crs="EPSG:4326", names=("VV", "VH"))
+    with pytest.raises(UserError, match=r"s1\.tif: lies outside of the scene"):
+        find_scene({"s2": str(tmp_path / "s2.tif"), "s1": str(tmp_path / "s1.tif")}, both, READING)
 
 
 def test_mask_and_area_of_interest(tmp_path):
@@ -116,6 +123,10 @@ def test_mask_and_area_of_interest(tmp_path):
     assert 0 < expected.sum() < inside.sum()
     differs = known != expected[10:56, 20:61]
     assert differs.sum() <= 2, "where an edge meets a centre"
+    assert found.notes == ()
+    small = str(write(tmp_path / "small.tif", clouds[:27, :30], place=scaled(PLACE, 2)))
+    (note,) = find_scene({**paths, "mask": small}, CARD, READING).notes
+    assert note == f"{small}: covers about 68% of the scene; beyond it, nothing is masked"
 
 
 def test_pixels_of_another_size_are_told(tmp_path):
@@ -134,8 +145,14 @@ def test_refused(tmp_path):
     (tmp_path / "far.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [[(0, 0), (1, 0), (1, 1), (0, 0)]]}))
     (tmp_path / "point.geojson").write_text(json.dumps({"type": "Point", "coordinates": [0, 0]}))
     (tmp_path / "text.geojson").write_text("no json")
+    (tmp_path / "metres.geojson").write_text(
+        json.dumps({"type": "Polygon", "coordinates": [[PLACE[2::3], (4e5, 2e6), (4e5, 1e6), PLACE[2::3]]]})
+    )
+    (tmp_path / "empty.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": []}))
     path = str(write(tmp_path / "s2.tif", scene(60, 80), names=BANDS))
     apart = {**CARD, "inputs": {"s2_10m": CARD["inputs"]["s2"]}}
+    both = {**CARD, "inputs": {**CARD["inputs"], "s1": {"bands": ["VV"], "dtype": "float32", "unit": "decibel"}}}
+    degrees = str(write(tmp_path / "degrees.tif", scene(60, 80), names=BANDS, crs="EPSG:4326"))
     bare = write(tmp_path / "bare" / "B04.tif", scene(60, 80)[0], crs=None).parent
     for band in BANDS[1:]:
         write(bare / f"{band}.tif", scene(30, 40)[0], crs=None)
@@ -144,10 +161,16 @@ def test_refused(tmp_path):
         (({"s2": path}, CARD, Reading({}, aoi=str(tmp_path / "far.geojson"))), r"far\.geojson: lies outside of .*s2\.tif"),
         (({"s2": path}, CARD, Reading({}, aoi=str(tmp_path / "point.geojson"))), "has no polygon; --aoi takes"),
         (({"s2": path}, CARD, Reading({}, aoi=str(tmp_path / "text.geojson"))), "is no GeoJSON"),
+        (({"s2": path}, CARD, Reading({}, aoi=str(tmp_path / "empty.geojson"))), "is no GeoJSON"),
+        (({"s2": path}, CARD, Reading({}, aoi=str(tmp_path / "metres.geojson"))), r"metres\.geojson: is no GeoJSON in degrees"),
         (({"s2": path}, CARD, Reading({}, aoi="nowhere")), "nowhere: No such file"),
+        (({"s2": path, "mask": degrees}, CARD, READING), r"degrees\.tif: lies outside of the scene"),
         (({"s2_10m": path}, apart, READING), "takes bands of each resolution apart"),
         (({"s2": str(bare)}, CARD, READING), r"has no CRS, so it cannot be placed on the scene's 80x60 pixels"),
         (({"s2": path}, CARD, Reading({}, layout="sen12ms", said=Said())), "has 3 bands, 13 are named"),
+        (({"s2": path}, CARD, Reading({"s1": ["VV"]})), "--bands names s1, the model takes s2; write it as s2:B04,B8A,B02$"),
+        (({"s2": path, "s1": path}, both, Reading({"": BANDS})), r"not say of which sensor; write it as s2:B04,B8A,B02\+s1:VV"),
+        (({"s2": degrees}, CARD, READING), "in EPSG:4326, in degrees, but begins at y = 1.98709e"),
     ]:  # fmt: skip
         with pytest.raises(UserError, match=message):
             find_scene(*arguments)

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import re
+import resource
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import tifffile
 from rio_cogeo.cogeo import cog_validate
 from small_scene import PLACE, UTM
 
+from tfrs import quicklook
 from tfrs.areas import pixel_areas
 from tfrs.errors import UserError
 from tfrs.geotiff import Grid
@@ -111,6 +113,27 @@ def test_areas_of_square_metres(tmp_path):
     assert sum(int(row["pixels"]) for row in rows) == 11
 
 
+def test_cells_that_reach_beyond_the_scene(tmp_path, monkeypatch):
+    """Patches of 64 pixels of 10 m over 150 rows and 170 columns: the last cells are 22 rows high and 42 columns wide."""
+    pictures = []
+    monkeypatch.setattr(quicklook, "write", lambda path, _, samples, __: (path.touch(), pictures.append(samples.scene)))
+    ids = np.array([[0, 0, 1], [2, 3, 1], [2, 4, 5]])
+    values = np.where(np.arange(14)[:, None, None] == ids, 0.9, 0.1 / 13)
+    parts = [
+        Part(0, left, values[:, :, left:][..., :n], np.ones((3, n), bool), {"s2": np.ones((3, 192, 64 * n), np.uint16)}, 1)
+        for left, n in [(0, 2), (2, 1)]
+    ]
+    write_map(tmp_path / "map.tif", parts, Grid(UTM, PLACE, 150, 170), 64, card(MULTISENGE), Extras())
+    rows = table(tmp_path / "map_areas.csv")
+    # Hectares: 64 x 64 pixels 40.96, 64 x 42 pixels 26.88, 22 x 64 pixels 14.08, 22 x 42 pixels 9.24.
+    expected = ["81.9200", "53.7600", "55.0400", "40.9600", "14.0800", "9.2400"]
+    assert [row["hectares"] for row in rows[:6]] == expected and [row["pixels"] for row in rows[:3]] == ["2", "2", "2"]
+    assert sum(float(row["hectares"]) for row in rows) == pytest.approx(150 * 170 / 100)
+    (shown,) = pictures
+    there = np.isfinite(shown)
+    assert there[:, :150, :170].all() and there.sum() == 3 * 150 * 170 and shown.shape == (3, 192, 192)
+
+
 def test_areas_in_degrees_are_those_of_the_ellipsoid():
     """The whole Earth (Moritz 1980: 510,065,621.724 km2 of GRS80, whose difference is below 1e-9), and a known square."""
     step = 0.5
@@ -126,6 +149,7 @@ def test_areas_in_feet():
 
 
 def test_no_area_without_a_place(tmp_path):
+    assert pixel_areas(Grid('LOCAL_CS["a plan",UNIT["metre",1]]', PLACE, 3, 4)) is None
     write(tmp_path / "map.tif", MULTISENGE, Grid("", PLACE, 3, 4))
     assert {row["hectares"] for row in table(tmp_path / "map_areas.csv")} == {""}
 
@@ -176,16 +200,63 @@ def test_file_that_cannot_be_written():
         write(Path("/proc/map.tif"), MULTISENGE)
 
 
-def test_nothing_is_left_of_a_map_that_fails(tmp_path):
+@pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
+def test_nothing_is_left_of_a_map_that_fails(tmp_path, error):
     def failing():
         yield next(certain(MULTISENGE))
-        raise UserError("the scene ends here")
+        raise error("the scene ends here")
 
     (tmp_path / "map.tif").write_bytes(b"of before")
-    with pytest.raises(UserError, match="the scene ends here"):
+    with pytest.raises(error, match="the scene ends here"):
         write_map(tmp_path / "map.tif", failing(), GRID, 1, card(MULTISENGE), Extras(probabilities=True, uncertainty=True))
     assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
     assert (tmp_path / "map.tif").read_bytes() == b"of before"
+
+
+OCCLUDED = Extras(occluded=("s2", "s1"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full, which is always full, is of Linux")
+@pytest.mark.parametrize("name", ["map_areas.csv", "map_occlusion.csv", "map_quicklook.png", "map.tif.aux.xml", "map.qml"])
+def test_disk_full_at_a_file_beside_the_map(tmp_path, name):
+    (tmp_path / "map.tif").write_bytes(b"of before")
+    (tmp_path / f"{name}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path / "map.tif", MULTISENGE, extras=OCCLUDED, channels=2, drops=np.zeros((2, 3, 4)))
+    assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
+    assert (tmp_path / "map.tif").read_bytes() == b"of before"
+
+
+def test_folder_in_the_way(tmp_path):
+    (tmp_path / "map_areas.csv").mkdir()
+    with pytest.raises(UserError, match=r"map_areas\.csv: is a folder, where a file is to be written; move it away"):
+        write(tmp_path / "map.tif", MULTISENGE)
+    assert [path.name for path in tmp_path.iterdir()] == ["map_areas.csv"]
+
+
+def test_disk_full_at_a_raster(tmp_path):
+    """By a limit to the size of files, which GDAL passes over as it does a full disk. Noise, which deflate makes no smaller."""
+    side, noise = 120, np.random.default_rng(0).uniform(-3.2, 3.2, (14, 120, 120)).astype(np.float32)
+    parts = [Part(0, 0, noise, np.ones((side, side), bool), {"s2": np.ones((3, side, side), np.uint16)}, 1)]
+
+    def make():
+        grid = Grid(UTM, PLACE, side, side)
+        write_map(tmp_path / "map.tif", parts, grid, 1, card(MULTISENGE), Extras(probabilities=True))
+
+    make()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    largest = (tmp_path / "map_probabilities.tif").stat().st_size
+    plain = noise.size * 2
+    assert plain < largest
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (plain - 1, plain + 10, largest - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, usual[1]))
+        try:
+            with pytest.raises(UserError, match=r"map_probabilities\.tif.*cannot be written .*; is the disk full\?"):
+                make()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_large_maps_are_cloud_optimized_with_overviews(tmp_path):
@@ -205,7 +276,7 @@ def test_large_maps_are_cloud_optimized_with_overviews(tmp_path):
 
 @pytest.mark.parametrize(("side", "step"), [(600, 1), (2, 2)])
 def test_quicklook_shows_scene_map_shares_and_a_scale(tmp_path, monkeypatch, side, step):
-    from tfrs import plots, quicklook
+    from tfrs import plots
 
     monkeypatch.setattr(quicklook, "SIDE", side)
 

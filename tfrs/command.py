@@ -18,7 +18,7 @@ def run(main: Callable[[list[str]], None], usage: str) -> None:
     """Parse the flags of `sys.argv`, call `main` with what is left, and exit.
 
     Exit status: 0 done, 1 an error that the user can mend (one line, no traceback), 2 wrong flags, 143 ended by SIGTERM with
-    the work saved.
+    nothing half-done.
     """
     try:
         arguments = flags.FLAGS(sys.argv)[1:]

@@ -12,6 +12,7 @@ import rasterio.crs
 import rasterio.shutil
 import rasterio.warp
 import rasterio.windows
+from rasterio._err import CPLE_BaseError  # which `shutil.copy` raises as it is when a disk is full
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -61,6 +62,10 @@ class Grid:
         a, b, c, d, e, f = self.transform
         corner = (a * left + b * top + c, d * left + e * top + f)
         return Grid(self.crs, (a * cell, b * cell, corner[0], d * cell, e * cell, corner[1]), height, width)
+
+    def cells(self, size: int) -> "Grid":
+        """The grid of cells of `size` x `size` pixels that cover this one; the last row and column may reach beyond it."""
+        return self.part(0, 0, -(-self.height // size), -(-self.width // size), size)
 
 
 @dataclass(frozen=True)
@@ -202,8 +207,9 @@ def _told(path):
     """Turn what rasterio says of a file that it cannot write into a UserError."""
     try:
         yield
-    except RasterioError as error:
-        raise UserError(f"{path}: cannot be written ({_innermost(error)})") from error
+    except (RasterioError, CPLE_BaseError) as error:
+        guess = "; is the disk full?" if os.path.exists(path) else ""  # it could be opened
+        raise UserError(f"{path}: cannot be written ({_innermost(error)}){guess}") from error
 
 
 def write(path: str | os.PathLike, raster: Raster, colors: Mapping[int, Sequence[int]] | None = None, **profile) -> None:
@@ -262,10 +268,11 @@ def rows(
                 target.descriptions = descriptions
             if scale:
                 target.scales = [scale] * target.count
+        rasterio.open(str(path)).close()  # GDAL passes over a disk that fills while it closes a file: then, there is no header
 
 
 def copy(source: str | os.PathLike, target: str | os.PathLike, **options) -> None:
-    """Copy a raster into another format.
+    """Copy a raster into another format, and read it back, see `rows`.
 
     Args:
         options: `driver`, and creation options that GDAL has for it.
@@ -273,6 +280,10 @@ def copy(source: str | os.PathLike, target: str | os.PathLike, **options) -> Non
     with _told(target), warnings.catch_warnings(), rasterio.Env(**_OPTIONS, GDAL_CACHEMAX=CACHE_BYTES):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         rasterio.shutil.copy(str(source), str(target), **options)
+        with rasterio.open(source) as wanted, rasterio.open(target) as found:
+            for _, window in found.block_windows(1):
+                if not np.array_equal(wanted.read(window=window), found.read(window=window)):
+                    raise RasterioError("what is read back is not what was written")
 
 
 def project(x: np.ndarray, y: np.ndarray, source: str, target: str) -> tuple[np.ndarray, np.ndarray]:
@@ -282,9 +293,14 @@ def project(x: np.ndarray, y: np.ndarray, source: str, target: str) -> tuple[np.
 
 
 def metres(crs: str) -> float | None:
-    """Metres per unit of a projected CRS of `Raster.crs`; None of a geographic one."""
+    """Metres per unit of a projected CRS of `Raster.crs`; None of another one."""
     found = rasterio.crs.CRS.from_string(crs)
     return found.linear_units_factor[1] if found.is_projected else None
+
+
+def in_degrees(crs: str) -> bool:
+    """Whether a CRS of `Raster.crs` is longitude and latitude."""
+    return rasterio.crs.CRS.from_string(crs).is_geographic
 
 
 def wkt(crs: str) -> str:

@@ -175,15 +175,14 @@ def map_scene(model: Model, paths: Mapping[str, str], path: Path, reading: Readi
         for block in blocks:
             yield from scene_windows.predict(run, channels, strips, rows, block, batch_size(tiling, rows))
 
-    grid = scene.grid.part(0, 0, rows.length, columns.length, rows.cell)
     extras = Extras(wanted.probabilities, wanted.uncertainty, tuple(units))
     total = len(rows.starts) * sum(len(block.starts) for block in blocks)
     with (
         contextlib.closing(scene_windows.ahead(compute())) as parts,
         progress(total=total, unit="windows", desc=path.stem) as bar,
     ):
-        shares = write_map(path, _counted(parts, bar), grid, rows.cell, card, extras)
-    return Made(grid, shares, scene.notes)
+        shares = write_map(path, _counted(parts, bar), scene.grid, rows.cell, card, extras)
+    return Made(scene.grid.cells(rows.cell), shares, scene.notes)
 
 
 def _counted(parts: Iterator[scene_windows.Part], bar) -> Iterator[scene_windows.Part]:
@@ -208,10 +207,14 @@ def axes(model: Model, scene: Scene, tiling: Tiling) -> tuple[scene_windows.Axis
     """Windows along rows and columns of a scene."""
     sides, patch = (scene.grid.height, scene.grid.width), model.card["patch_size"]
     if not model.dense:
+        if tiling.window or tiling.overlap is not None:
+            raise UserError(f"--window, --overlap: this model classifies patches of {patch} pixels; see --stride")
         stride = tiling.stride or patch
         if stride > patch:
             raise UserError(f"--stride={stride}: patches are {patch} pixels; between them, the scene would not be seen")
         return tuple(scene_windows.coarse(pixels, patch, stride) for pixels in sides)
+    if tiling.stride:
+        raise UserError(f"--stride={tiling.stride}: this model labels each pixel; see --window and --overlap")
     if tiling.window and any(size not in (None, tiling.window) for size in model.sizes):
         raise UserError(f"--window={tiling.window}: this model takes windows of {model.sizes[0]} pixels only")
     sizes = [size or tiling.window or max(WINDOW, patch) for size in model.sizes]

@@ -11,7 +11,6 @@ from tfrs.geotiff import Grid
 from tfrs.labels import IGNORE, Scheme
 from tfrs.scene_windows import Part
 from tfrs.sensors import Sensor
-from tfrs.storage import beside, replacing
 
 SIDE = 600  # pixels of each picture at most; the figure has room for about 550
 
@@ -28,6 +27,7 @@ class Samples:
         sensor: The sensor shown, and the positions of its bands.
         ids: Class ids (rows, columns), `IGNORE` where there are no data.
         scene: The scene (bands, rows, columns), NaN where there are no data.
+        size: Rows and columns of the scene itself. Cells of the map may reach beyond it, where parts have it mirrored.
     """
 
     step: int
@@ -38,9 +38,10 @@ class Samples:
     bands: tuple[int, ...]
     ids: np.ndarray
     scene: np.ndarray
+    size: tuple[int, int]
 
 
-def empty(grid: Grid, card: Mapping, cell: int) -> Samples:
+def empty(scene: Grid, card: Mapping, cell: int) -> Samples:
     """
     Args:
         cell: Pixels of the scene per pixel of the map.
@@ -49,14 +50,15 @@ def empty(grid: Grid, card: Mapping, cell: int) -> Samples:
     sensor = Sensor(name, tuple(entry["bands"]), entry["dtype"], entry["unit"])
     rows = [(row["name"], row["number"], row["color"].removeprefix("#")) for row in card["classes"]]
     legend = Scheme(card["scheme"], *map(tuple, zip(*rows, strict=True)))
+    grid = scene.cells(cell)
     square = areas.pixel_areas(grid)
     pixel = None if square is None else float(np.sqrt(square[len(square) // 2]))
     sides = grid.height, grid.width
     step, fine = -(-max(sides) // SIDE), -(-max(sides) * cell // SIDE)
     bands = sensor.index(sensor.display())
     ids = np.full([-(-pixels // step) for pixels in sides], IGNORE, np.uint8)
-    scene = np.full((len(bands), *(-(-pixels * cell // fine) for pixels in sides)), np.nan, np.float32)
-    return Samples(step, fine, pixel, legend, name, bands, ids, scene)
+    image = np.full((len(bands), *(-(-pixels * cell // fine) for pixels in sides)), np.nan, np.float32)
+    return Samples(step, fine, pixel, legend, name, bands, ids, image, (scene.height, scene.width))
 
 
 def sample(samples: Samples, part: Part, ids: np.ndarray) -> None:
@@ -72,7 +74,10 @@ def sample(samples: Samples, part: Part, ids: np.ndarray) -> None:
     cell = image.shape[1] // len(ids)
     rows, columns, place = _picked((part.top * cell, part.left * cell), image.shape[1:], samples.fine)
     shown = image[np.ix_(samples.bands, rows, columns)]
-    samples.scene[:, *place] = np.where(part.known[np.ix_(rows // cell, columns // cell)], shown, np.nan)
+    known = part.known[np.ix_(rows // cell, columns // cell)]
+    known[part.top * cell + rows >= samples.size[0]] = False
+    known[:, part.left * cell + columns >= samples.size[1]] = False
+    samples.scene[:, *place] = np.where(known, shown, np.nan)
 
 
 def _picked(corner: tuple[int, int], size: tuple[int, int], step: int) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]:
@@ -82,14 +87,11 @@ def _picked(corner: tuple[int, int], size: tuple[int, int], step: int) -> tuple[
     return rows, columns, (slice(top, top + len(rows)), slice(left, left + len(columns)))
 
 
-def write(path: Path, samples: Samples, shares: np.ndarray) -> None:
-    """Write `<map>_quicklook.png`: scene and map side by side, legend with the share of each class (classes,), scale bar."""
+def write(path: Path, title: str, samples: Samples, shares: np.ndarray) -> None:
+    """Write a PNG: scene and map side by side, legend with the share of each class (classes,), scale bar."""
     from tfrs import plots
 
-    with replacing(beside(path, "quicklook", ".png")) as temporary:
-        image = samples.scene[None]
-        image = plots.displayable(image if np.isfinite(image).any() else np.zeros_like(image))[0]
-        figure = plots.scene(
-            image, samples.ids, samples.legend, shares, path.stem, samples.pixel and samples.pixel * samples.step
-        )
-        plots.save(figure, temporary)
+    image = samples.scene[None]
+    image = plots.displayable(image if np.isfinite(image).any() else np.zeros_like(image))[0]
+    figure = plots.scene(image, samples.ids, samples.legend, shares, title, samples.pixel and samples.pixel * samples.step)
+    plots.save(figure, path)

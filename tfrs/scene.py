@@ -1,7 +1,7 @@
 """A whole scene as the model's inputs: all bands on one grid, values checked and converted, read window by window."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -79,12 +79,14 @@ def find_scene(paths: Mapping[str, str], card: Mapping, reading: Reading) -> Sce
         raise UserError(
             f"the model takes bands of each resolution apart ({', '.join(apart)}); for scenes, train one on common pixels"
         )
+    _check_bands(reading.bands, inputs)
     places = {
         name: tuple(find(paths[name], sensor["bands"], _order(name, inputs, reading)).values())
         for name, sensor in inputs.items()
     }
     headers = {place.path: geotiff.header(place.path) for chosen in places.values() for place in chosen}
     grid = min((headers[place.path].grid for place in places[next(iter(inputs))]), key=_pixel_area)
+    _check_degrees(paths[next(iter(inputs))], grid)
     window, polygons = (0, 0, grid.height, grid.width), ()
     if reading.aoi:
         if not grid.crs:
@@ -98,7 +100,11 @@ def find_scene(paths: Mapping[str, str], card: Mapping, reading: Reading) -> Sce
     plain = {name: scene_values.plain(sensor, headers[places[name][0].path]) for name, sensor in inputs.items()}
     scene = Scene(grid.part(*window), (grid, *window[:2]), places, plain, resampling, paths.get(MASK, ""), polygons, ())
     conversions, notes = {}, []
+    if scene.mask:
+        notes += _coverage(scene.grid, scene.mask, [geotiff.header(scene.mask).grid], "beyond it, nothing is masked")
     for name, sensor in inputs.items():
+        grids = {headers[place.path].grid for place in places[name]}
+        notes += _coverage(scene.grid, paths[name], grids, "beyond it, there is no map")
         origin, sample = product(paths[name]), _sample(scene, name)
         conversions[name], told = scene_values.conversion(paths[name], sensor, plain[name], sample, origin, said)
         notes += [*told, *scene_values.level_note(paths[name], origin, card["data"]["dataset"])]
@@ -163,6 +169,37 @@ def _order(name: str, inputs: Mapping, reading: Reading) -> Sequence[str]:
     if name not in sensors:
         raise UserError(f"data set {reading.layout!r} has no sensor {name!r}; it has {', '.join(sensors)}")
     return sensors[name].bands
+
+
+def _check_bands(bands: Mapping[str, Sequence[str]], inputs: Mapping) -> None:
+    """Raise a UserError where --bands says something of no input, which would be lost."""
+    form = "+".join(f"{name}:{','.join(sensor['bands'])}" for name, sensor in inputs.items())
+    if strange := [name for name in bands if name and name not in inputs]:
+        raise UserError(f"--bands names {', '.join(strange)}, the model takes {', '.join(inputs)}; write it as {form}")
+    if "" in bands and len(inputs) > 1:
+        raise UserError(f"--bands does not say of which sensor; write it as {form}, in the order of the files")
+
+
+def _check_degrees(path: str, grid: Grid) -> None:
+    """Raise a UserError where the CRS is one of degrees and the coordinates cannot be."""
+    _, _, _, _, e, f = grid.transform
+    if grid.crs and geotiff.in_degrees(grid.crs) and max(abs(f), abs(f + e * grid.height)) > 91:  # a pixel beyond the pole
+        raise UserError(
+            f"{path}: is said to be in {grid.crs}, in degrees, but begins at y = {f:g}; give it the CRS that it has"
+        )
+
+
+def _coverage(scene: Grid, path: str, grids: Iterable[Grid], beyond: str) -> list[str]:
+    """What must be told of rasters that are not as large as the scene.
+
+    Raises:
+        UserError: One lies elsewhere.
+    """
+    placed = [grid for grid in grids if grid.crs and scene.crs]  # without a CRS, it is on the scene's grid or refused when read
+    share = min((warp.share_covered(scene, grid) for grid in placed), default=1)
+    if not share:
+        raise UserError(f"{path}: lies outside of the scene")
+    return [f"{path}: covers about {share:.0%} of the scene; {beyond}"] if share < 0.995 else []
 
 
 def _pixel_area(grid: Grid) -> float:

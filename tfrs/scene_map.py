@@ -1,7 +1,7 @@
 """A map in files: classes, layers of probability, areas, and a picture, written as parts of it are finished."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tfrs import areas, geotiff, legend, quicklook
 from tfrs.errors import UserError
 from tfrs.geotiff import Grid
 from tfrs.scene_windows import Part
-from tfrs.storage import beside, replacing
+from tfrs.storage import beside, replacing_together
 
 DRIVERS = {".tif": "COG", ".tiff": "COG", ".png": "PNG"}
 STEP, NO_VALUE = 1e-4, -32768  # of int16 layers: values are multiples of STEP
@@ -53,31 +53,32 @@ def check_output(path: Path, classes: Sequence[dict], inputs: Iterable[str]) -> 
         raise UserError(f"{path} is the image itself; give another --output")
 
 
-def write_map(path: Path, parts: Iterable[Part], grid: Grid, cell: int, card: Mapping, extras: Extras) -> np.ndarray:
+def write_map(path: Path, parts: Iterable[Part], scene: Grid, cell: int, card: Mapping, extras: Extras) -> np.ndarray:
     """Write a map of the most probable classes' numbers with their colours as palette, and what goes beside it; 0: no data.
 
-    A GeoTIFF is a Cloud Optimized one. Beside it: the legend (`legend.write`), `<map>_areas.csv`, `<map>_quicklook.png`. A file
-    appears when it is whole, the map itself last.
+    A GeoTIFF is a Cloud Optimized one. Beside it: the legend (`legend.write`), `<map>_areas.csv`, `<map>_quicklook.png`. The
+    files appear when all of them are whole, the map itself last.
 
     Args:
         path: `.tif` or `.png`.
         parts: All of the map: probabilities of the classes, then a channel for each of `extras.occluded`.
-        grid: Where the map lies.
+        scene: Where the scene lies.
         cell: Pixels of the scene per pixel of the map.
 
     Returns:
         Share (classes,) of each class in the pixels with data.
     """
-    classes = card["classes"]
+    classes, grid = card["classes"], scene.cells(cell)
     numbers = np.array([0, *(entry["number"] for entry in classes)])
     colors = {entry["number"]: bytes.fromhex(entry["color"].removeprefix("#")) for entry in classes}
-    tables = areas.empty(grid, len(classes), extras.occluded)
-    picture = quicklook.empty(grid, card, cell)
-    with contextlib.ExitStack() as stack:
+    tables = areas.empty(scene, cell, len(classes), extras.occluded)
+    picture = quicklook.empty(scene, card, cell)
+    with replacing_together() as place, contextlib.ExitStack() as stack:
         kind = np.min_scalar_type(numbers.max())
-        put_map = stack.enter_context(_layer(path, grid, kind, nodata=0, colors=colors, overview_resampling="mode"))
+        put_map = stack.enter_context(_layer(path, place, grid, kind, nodata=0, colors=colors, overview_resampling="mode"))
         layers = {
-            name: stack.enter_context(_values(path, name, grid, bands)) for name, bands in _layers(classes, extras).items()
+            name: stack.enter_context(_values(path, place, name, grid, bands))
+            for name, bands in _layers(classes, extras).items()
         }
         for part in parts:
             probabilities, drops = part.values[: len(classes)], part.values[len(classes) :]
@@ -88,12 +89,12 @@ def write_map(path: Path, parts: Iterable[Part], grid: Grid, cell: int, card: Ma
                 found["uncertainty"] = entropy(probabilities, card["task"])[None]
             for name, put in layers.items():
                 put(part.top, part.left, _steps(found[name], part.known))
-            areas.count(tables, part.top, ids, drops)
+            areas.count(tables, part.top, part.left, ids, drops)
             quicklook.sample(picture, part, ids)
         shares = tables.pixels / max(tables.pixels.sum(), 1)
-        areas.write(path, tables, classes)
-        quicklook.write(path, picture, shares)
-        legend.write(path, classes)
+        areas.write(path, place, tables, classes)
+        quicklook.write(place(beside(path, "quicklook", ".png")), path.stem, picture, shares)
+        legend.write(path, place, classes)
     return shares
 
 
@@ -129,10 +130,11 @@ def _layers(classes: Sequence[dict], extras: Extras) -> dict[str, tuple[str, ...
     return found
 
 
-def _values(path: Path, name: str, grid: Grid, bands: tuple[str, ...]):
+def _values(path: Path, place: Callable[[Path], Path], name: str, grid: Grid, bands: tuple[str, ...]):
     """A layer of values -1 to 1."""
     return _layer(
         beside(path, name, ".tif"),
+        place,
         grid,
         np.int16,
         nodata=NO_VALUE,
@@ -145,15 +147,15 @@ def _values(path: Path, name: str, grid: Grid, bands: tuple[str, ...]):
 
 
 @contextlib.contextmanager
-def _layer(path: Path, grid: Grid, dtype, *, overview_resampling: str, **options) -> Iterator:
+def _layer(path: Path, place: Callable[[Path], Path], grid: Grid, dtype, *, overview_resampling: str, **options) -> Iterator:
     """Pixels go to an uncompressed file first, since overviews of a Cloud Optimized GeoTIFF come before its pixels."""
     driver = DRIVERS[path.suffix.lower()]
     form = {"compress": "deflate", "overview_resampling": overview_resampling, "num_threads": "all_cpus", "bigtiff": "if_safer"}
     plain = path.with_name(f"{path.name}.plain.tmp")
-    with replacing(path) as target:
-        try:
-            with geotiff.rows(plain, grid, dtype, bigtiff="if_safer", **options) as put:
-                yield put
-            geotiff.copy(plain, target, driver=driver, **(form if driver == "COG" else {}))
-        finally:
-            plain.unlink(missing_ok=True)
+    target = place(path)
+    try:
+        with geotiff.rows(plain, grid, dtype, bigtiff="if_safer", **options) as put:
+            yield put
+        geotiff.copy(plain, target, driver=driver, **(form if driver == "COG" else {}))
+    finally:
+        plain.unlink(missing_ok=True)

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from tfrs.errors import UserError
 
 # Types of network file systems in /proc/mounts.
 REMOTE = (
@@ -37,6 +39,19 @@ def replacing(path: Path, owner: str = "") -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_together() -> Iterator[Callable[[Path], Path]]:
+    """Yields `replacing` for several files: all take their places when the block ends well, the first of them last."""
+    with contextlib.ExitStack() as stack:
+
+        def place(path: Path) -> Path:
+            if path.is_dir():  # found out before any takes its place
+                raise UserError(f"{path}: is a folder, where a file is to be written; move it away")
+            return stack.enter_context(replacing(path))
+
+        yield place
 
 
 def is_remote(directory: Path, mounts: Path = Path("/proc/mounts")) -> bool:

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import rasterio
 import rasterio.features
+import rasterio.transform
 import rasterio.vrt
 import rasterio.warp
 import rasterio.windows
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -175,13 +177,14 @@ def outline(path: str, crs: str) -> list[dict]:
         features = content["features"] if content["type"] == "FeatureCollection" else [content]
         shapes = [feature["geometry"] if feature["type"] == "Feature" else feature for feature in features]
         polygons = [shape for shape in shapes if shape["type"] in ("Polygon", "MultiPolygon")]
+        placed = [rasterio.warp.transform_geom("EPSG:4326", crs, polygon) for polygon in polygons]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; --aoi takes a GeoJSON file") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is no GeoJSON ({error}); --aoi takes one with polygons, in EPSG:4326") from error
+    except (ValueError, KeyError, TypeError, RasterioError, CPLE_BaseError) as error:
+        raise UserError(f"{path}: is no GeoJSON in degrees ({error}); --aoi takes one with polygons, in EPSG:4326") from error
     if not polygons:
         raise UserError(f"{path}: has no polygon; --aoi takes a GeoJSON file with polygons, in EPSG:4326")
-    return [rasterio.warp.transform_geom("EPSG:4326", crs, polygon) for polygon in polygons]
+    return placed
 
 
 def extent(polygons: list[dict], grid: Grid) -> tuple[int, int, int, int] | None:
@@ -195,6 +198,24 @@ def extent(polygons: list[dict], grid: Grid) -> tuple[int, int, int, int] | None
     left, right = np.clip([np.floor(columns.min()), np.ceil(columns.max())], 0, grid.width).astype(int).tolist()
     top, bottom = np.clip([np.floor(lines.min()), np.ceil(lines.max())], 0, grid.height).astype(int).tolist()
     return (top, left, bottom - top, right - left) if right > left and bottom > top else None
+
+
+def share_covered(grid: Grid, other: Grid) -> float:
+    """Share of a grid that another one covers, by the boxes around both in the first one's CRS."""
+    box, found = _box(grid), _box(other)
+    if other.crs != grid.crs:
+        try:
+            found = rasterio.warp.transform_bounds(other.crs, grid.crs, *found)
+        except (RasterioError, CPLE_BaseError):  # so far away that it has no place there
+            return 0.0
+    across, down = (max(0, min(box[i + 2], found[i + 2]) - max(box[i], found[i])) for i in (0, 1))
+    return across * down / ((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def _box(grid: Grid) -> tuple[float, float, float, float]:
+    """West, south, east and north of a grid."""
+    west, south, east, north = rasterio.transform.array_bounds(grid.height, grid.width, rasterio.Affine(*grid.transform))
+    return west, min(south, north), east, max(south, north)
 
 
 def inside(polygons: list[dict], grid: Grid) -> np.ndarray:
