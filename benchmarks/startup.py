@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,7 @@ def first_step(records: str, folder: str) -> float:
     """Seconds from the start of the demo's training until its progress bar counts a step."""
     command = ["-m", "experiments.classify", "--flagfile=experiments/configs/demo.flags", f"--records={records}"]
     terminal, bar = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 200))  # a new one has no columns, on which tqdm shows nothing
     start, seen = time.perf_counter(), b""
     process = subprocess.Popen(
         [sys.executable, *command, f"--run_dir={folder}/run"], stdout=subprocess.DEVNULL, stderr=bar, start_new_session=True
