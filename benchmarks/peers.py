@@ -233,7 +233,7 @@ def memcpy(job: Job, dihedral: bool) -> Iterator[int]:
 # Name -> (way, modules that must be installed).
 WAYS: dict[str, tuple[Callable[[Job, bool], Iterator[int]], tuple[str, ...]]] = {
     "load": (functools.partial(ours, read="random"), ()),
-    "load, sequential": (functools.partial(ours, read="sequential"), ()),
+    "load sequential": (functools.partial(ours, read="sequential"), ()),
     "rasterio DataLoader": (rasterio, ("torch",)),
     "TFRecordDataset + parse": (parsed, ()),
     "np.memmap": (memmap, ()),
