@@ -15,6 +15,7 @@ from absl import flags
 from tfrecords_builder import MAX_BAD_FRACTION, SHARD_MB, options
 from tfrs import command, registry
 from tfrs.errors import UserError, unknown
+from tfrs.termination import immediate
 
 USAGE = f"""
 Build records (TFRecord shards with a manifest) from a data set, check them, and show what is in them.
@@ -239,4 +240,5 @@ def _stats(records) -> None:
 SUBCOMMANDS = {"verify": _verify, "show": _show, "stats": _stats}
 
 if __name__ == "__main__":
-    command.run(main, USAGE)
+    with immediate():
+        command.run(main, USAGE)

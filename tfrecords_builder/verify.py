@@ -2,9 +2,7 @@
 
 import json
 import math
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from tfrecords_builder import quarantine
+from tfrecords_builder import local, quarantine
 from tfrecords_builder.metadata import class_counts, tfds_files
 from tfrs.errors import UserError
 from tfrs.progress import progress
@@ -97,8 +95,8 @@ def _check_shards(jobs: list[tuple], workers: int) -> list[tuple[list[Problem], 
     if workers < 2:
         return [check_shard(*job) for job in progress(iterable=jobs, **settings)]
     try:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            return list(progress(iterable=pool.map(check_shard, *zip(*jobs, strict=True)), **settings))
+        with local.pool(workers) as executor:
+            return list(progress(iterable=executor.map(check_shard, *zip(*jobs, strict=True)), **settings))
     except BrokenProcessPool as error:
         raise UserError("a worker process died (killed for memory?); verify again with fewer --workers") from error
 

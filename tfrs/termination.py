@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator
 TERMINATED = 143  # status of a process that SIGTERM has ended, as shells have it
 
 
-class Terminated(Exception):
-    """A SIGTERM has come, and the work is saved; commands print it as one line and exit with status `TERMINATED`."""
+class Terminated(BaseException):
+    """A SIGTERM has come, and the work is saved; commands print it as one line and exit with status `TERMINATED`.
+
+    As KeyboardInterrupt no `Exception`, since it may come at any place (`immediate`).
+    """
 
 
 @contextlib.contextmanager
@@ -35,3 +38,21 @@ def deferred(tell: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
         yield came
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def immediate() -> Iterator[None]:
+    """Within the block, which cleans up after itself, SIGTERM raises `Terminated` at once, as Ctrl-C does KeyboardInterrupt."""
+
+    def come(number, _):
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # `timeout` sends it twice: the second would break off the cleaning up, and the message
+        raise Terminated("SIGTERM: stopped; run the same command again to continue")
+
+    before = signal.signal(signal.SIGTERM, come)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is come:
+            signal.signal(signal.SIGTERM, before)

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -6,6 +7,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+from tfrecords_builder.plan import plan
+from tfrs.datasets.eurosat import EuroSat
 
 KILLS = 4
 # Builds in forked processes, of which each kills itself one operation on a file later than the one before.
@@ -56,12 +61,27 @@ while not finished:
 print(step)
 """
 
+POOL = """
+import time
+from tfrecords_builder import local
+from tfrs import command, termination
+
+def main(_):
+    with local.pool(2) as executor:
+        executor.submit(int).result()
+        print("begun", flush=True)
+        list(executor.map(time.sleep, [60] * 9))
+
+with termination.immediate():
+    command.run(main, "")
+"""
+
 
 def start(root, out, workers):
     """The command itself, 21 shards of one or two patches, in a process group of its own."""
     command = [sys.executable, "-m", "tfrecords_builder", "--dataset=eurosat", f"--input={root}", f"--output={out}"]
     command += ["--shard_mb=0.2", f"--workers={workers}"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def files(out):
@@ -127,3 +147,46 @@ def test_a_build_may_be_killed_before_any_operation_on_a_file(eurosat_tree, tmp_
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 30
+
+
+def signalled(process, numbers, *, group):
+    """Status and messages of a process that gets signals, alone or, as from a terminal, with its workers; none is left."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for number in numbers:
+        (os.killpg if group else os.kill)(process.pid, number)
+    _, said = process.communicate(timeout=30)
+    while any(Path(f"/proc/{child}").exists() for child in children):  # the one that watches over semaphores ends last
+        time.sleep(0.01)
+    return process.returncode, said
+
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+SAID = {
+    TERM: (143, "error: SIGTERM: stopped; run the same command again to continue\n"),
+    INT: (130, "error: interrupted; run the same command again to continue\n"),
+}
+
+
+@pytest.mark.parametrize(
+    ("workers", "numbers", "group"),
+    [(1, [TERM], False), (2, [TERM, TERM], True), (2, [INT], False), (2, [INT], True)],
+)
+def test_a_build_that_is_told_to_stop_leaves_nothing_unfinished(eurosat_tree, tmp_path, workers, numbers, group):
+    """While one shard waits for a patch, a pipe into which nobody writes."""
+    root = shutil.copytree(eurosat_tree[0], tmp_path / "source")
+    key = plan(EuroSat(), root)["train"][1]
+    path = root / "EuroSAT_MS" / key.split("_")[0] / f"{key}.tif"
+    path.unlink()
+    os.mkfifo(path)
+    process = start(root, tmp_path / "out", workers)
+    while process.poll() is None and not list(tmp_path.glob("out/*/*/*-train.tfrecord-00000-of-00017.*.tmp")):
+        time.sleep(0.001)
+    assert signalled(process, numbers, group=group) == SAID[numbers[0]]
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_workers_end_at_once():
+    """Those of a build and of `verify`, whatever they do."""
+    process = subprocess.Popen([sys.executable, "-c", POOL], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    assert signalled(process, [TERM], group=False) == SAID[TERM]
