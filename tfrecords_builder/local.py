@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver, resource_tracker
 
 from tfrs.errors import UserError
 from tfrs.progress import progress
-from tfrs.termination import TERMINATED, Terminated, immediate
+from tfrs.termination import TERMINATED, Terminated, held, immediate
 
 
 def run(work: Callable, tasks: list, done: int = 0, *, workers: int = 1) -> Iterator:
@@ -30,8 +31,8 @@ def run(work: Callable, tasks: list, done: int = 0, *, workers: int = 1) -> Iter
                 work(task, bar.update)
                 yield task
             return
-        counter = multiprocessing.get_context("spawn").Value("q", 0)
-        with pool(workers, _begin, counter) as executor:
+        counter = _CONTEXT.Value("q", 0)
+        with pool(workers, counter) as executor:
             pending = {executor.submit(_work, work, task): task for task in tasks}
             try:
                 while pending:
@@ -47,17 +48,23 @@ def run(work: Callable, tasks: list, done: int = 0, *, workers: int = 1) -> Iter
                 ) from error
 
 
+def start() -> None:
+    """Let a process begin to import what workers need: forked from it, they are there within milliseconds.
+
+    From this one they cannot be forked: GDAL and TensorFlow hold threads that do not survive it.
+    """
+    _CONTEXT.set_forkserver_preload(["tfrecords_builder.writer", "tfrecords_builder.verify"])
+    resource_tracker.ensure_running()  # by the way it lets signals through
+    with held():  # terminals and schedulers send signals to all, but this one decides what they mean, and sees its workers end
+        forkserver.ensure_running()
+
+
 @contextlib.contextmanager
-def pool(workers: int, initializer: Callable | None = None, *arguments) -> Iterator[ProcessPoolExecutor]:
+def pool(workers: int, counter=None) -> Iterator[ProcessPoolExecutor]:
     """Processes of which none outlives the block; where it is left by an exception, they are ended at once."""
-    # Spawned, not forked: GDAL and TensorFlow hold threads that do not survive a fork.
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer, arguments)
+    start()
+    executor = ProcessPoolExecutor(workers, _CONTEXT, _begin, (counter,))
     try:
-        # A terminal sends Ctrl-C to the workers too, but this process alone is to decide what it means: they inherit the mask.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        for _ in range(workers):
-            executor.submit(int)  # starts one
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         yield executor
     except BaseException:
         for process in multiprocessing.active_children():
@@ -67,12 +74,14 @@ def pool(workers: int, initializer: Callable | None = None, *arguments) -> Itera
         executor.shutdown(cancel_futures=True)
 
 
+_CONTEXT = multiprocessing.get_context("forkserver")
 _counter = None
 
 
 def _begin(counter) -> None:
     global _counter
     _counter = counter
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     # A worker whose parent was killed would wait for tasks for ever.
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
 

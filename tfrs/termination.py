@@ -1,8 +1,10 @@
 """SIGTERM, by which batch schedulers say that the time is over."""
 
 import contextlib
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 TERMINATED = 143  # status of a process that SIGTERM has ended, as shells have it
@@ -43,16 +45,28 @@ def deferred(tell: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
 @contextlib.contextmanager
 def immediate() -> Iterator[None]:
     """Within the block, which cleans up after itself, SIGTERM raises `Terminated` at once, as Ctrl-C does KeyboardInterrupt."""
+    last = -math.inf
 
-    def come(number, _):
-        signal.signal(
-            number, signal.SIG_IGN
-        )  # `timeout` sends it twice: the second would break off the cleaning up, and the message
-        raise Terminated("SIGTERM: stopped; run the same command again to continue")
+    def come(*_):
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last - before > 1:  # `timeout` sends two, of which the second would break off the cleaning up
+            raise Terminated("SIGTERM: stopped; run the same command again to continue")
 
     before = signal.signal(signal.SIGTERM, come)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is come:
+        if last == -math.inf:
             signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Within the block SIGTERM and Ctrl-C have to wait, also for processes that are started in it."""
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)

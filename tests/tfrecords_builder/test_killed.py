@@ -1,3 +1,4 @@
+import contextlib
 import os
 import shutil
 import signal
@@ -77,11 +78,15 @@ with termination.immediate():
 """
 
 
-def start(root, out, workers):
-    """The command itself, 21 shards of one or two patches, in a process group of its own."""
-    command = [sys.executable, "-m", "tfrecords_builder", "--dataset=eurosat", f"--input={root}", f"--output={out}"]
-    command += ["--shard_mb=0.2", f"--workers={workers}"]
+def begin(command):
+    """A process in a session of its own."""
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def start(root, out, workers):
+    """The command itself, 21 shards of one or two patches."""
+    command = [sys.executable, "-m", "tfrecords_builder", "--dataset=eurosat", f"--input={root}", f"--output={out}"]
+    return begin([*command, "--shard_mb=0.2", f"--workers={workers}"])
 
 
 def files(out):
@@ -111,6 +116,7 @@ def test_a_build_that_is_killed_again_and_again_leaves_the_same_bytes(eurosat_tr
         time.sleep(rng.uniform(0, 0.004))
         process.send_signal(signal.SIGKILL)
         killed.append(process.wait() == -signal.SIGKILL)
+        wait_for_the_end(process.pid)
         assert not list(tmp_path.glob("out/*/*/manifest.json")) or not killed[-1]
     assert sum(killed) >= KILLS / 2, "the others had finished before"
 
@@ -151,13 +157,25 @@ def test_a_build_may_be_killed_before_any_operation_on_a_file(eurosat_tree, tmp_
 
 def signalled(process, numbers, *, group):
     """Status and messages of a process that gets signals, alone or, as from a terminal, with its workers; none is left."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for number in numbers:
         (os.killpg if group else os.kill)(process.pid, number)
     _, said = process.communicate(timeout=30)
-    while any(Path(f"/proc/{child}").exists() for child in children):  # the one that watches over semaphores ends last
-        time.sleep(0.01)
+    wait_for_the_end(process.pid)
     return process.returncode, said
+
+
+def wait_for_the_end(session):
+    """Until no process of a session is there; the last ones watch over semaphores and workers."""
+    until = time.monotonic() + 30
+    while any(state != "Z" and of == str(session) for state, _, _, of, *_ in stats()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def stats():
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            yield path.read_text().rsplit(")")[1].split()
 
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
@@ -185,8 +203,10 @@ def test_a_build_that_is_told_to_stop_leaves_nothing_unfinished(eurosat_tree, tm
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_workers_end_at_once():
+@pytest.mark.parametrize("number", [TERM, signal.SIGKILL])
+def test_workers_end_at_once(number):
     """Those of a build and of `verify`, whatever they do."""
-    process = subprocess.Popen([sys.executable, "-c", POOL], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = begin([sys.executable, "-c", POOL])
     assert process.stdout.readline() == "begun\n"
-    assert signalled(process, [TERM], group=False) == SAID[TERM]
+    status, said = signalled(process, [number], group=False)
+    assert (status, said) == SAID[TERM] or status == -number == -signal.SIGKILL
