@@ -3,10 +3,13 @@
 The command is timed as a whole, start-up included, peers without theirs. Ways alternate, and the median of the repeats counts.
 Targets are ratios, because absolute figures drift between machines; a loaded machine blurs them too, so its load is printed.
 
-The data sets meant have hundreds of gigabytes: there are so many patches that start-up (about a second) does not decide, and
-SEN12MS (4 GB) passes what a system keeps unwritten, so that the disk has its say in copying as in building.
+The data sets meant have hundreds of gigabytes: there are so many patches that start-up (half a second) does not decide, and
+SEN12MS (4 GB) passes what a system keeps unwritten, so that the disk has its say in copying as in building. What one way has
+left unwritten is on the disk before the next begins. `--data` on /dev/shm (8 GB; the sources are links of few files) takes the
+disk out of the comparison.
 The limit is copying the same files through a program's memory, since no record can be made of bytes that were never looked at.
 `shutil.copyfile` is shown beside it: there the kernel copies from page to page, with half the traffic.
+rico-hdl is itself where it is installed; else its method (`by_band_into_lmdb`) stands in its row, and is named so.
 """
 
 import importlib.util
@@ -36,6 +39,7 @@ PATCHES = {"sen12ms": (60, 1500), "bigearthnet": (300, 10_000), "eurosat": (1000
 FLAGS_OF = {"bigearthnet": ["--native_resolution"]}  # as the sources are; resampled, records have twice the bytes
 # Of the speed of copying the same files with two processes.
 OF_COPY = {"sen12ms": 0.6, "bigearthnet": 0.8, "eurosat": 0.6}
+RICO = "rico-hdl"
 OF_RICO = {"bigearthnet": 15, "eurosat": 25}
 MEMORY_MB, GROWTH, GROWN = 150, 1.05, ("eurosat", 2_000, 16_000)
 
@@ -146,8 +150,37 @@ def by_tifffile(patches: list[list[Path]], target: Path) -> None:
                 out.write(file.asarray().tobytes() + str(file.geotiff_metadata["ProjectedCSTypeGeoKey"]).encode())
 
 
+def by_band_into_lmdb(patches: list[list[Path]], target: Path) -> None:
+    """rico-hdl's method, as its code has it: a file is opened for every band of it, the bands of a patch become one value of
+    LMDB in the form of safetensors, and 512 of these are a transaction.
+
+    It is spared what rico-hdl does besides: GDAL lists no folders, nothing waits for the disk, and each process has a database
+    of its own, where rico-hdl's send their values to one that writes.
+    """
+    import lmdb
+    import rasterio
+    from safetensors.numpy import save
+
+    target.mkdir(exist_ok=True)
+    with (
+        rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+        lmdb.open(str(target), map_size=1 << 40, sync=False) as database,
+    ):
+        with rasterio.open(next(path for path in patches[0] if path.suffix == ".tif")) as source:
+            bands = source.indexes
+        for first in range(0, len(patches), 512):
+            with database.begin(write=True) as transaction:
+                for paths in patches[first : first + 512]:
+                    tensors = {}
+                    for path, band in ((path, band) for path in paths if path.suffix == ".tif" for band in bands):
+                        with rasterio.open(path, sharing=False) as source:
+                            tensors[f"{path.stem}_{band}"] = source.read(band)
+                    transaction.put(paths[0].stem.encode(), save(tensors))
+
+
 def timed(way, patches: list[list[Path]], out: Path, workers: int) -> float:
     """Seconds of a peer with so many processes, after its imports."""
+    os.sync()
     context = multiprocessing.get_context("spawn")
     ready = context.Barrier(workers + 1)
     processes = [context.Process(target=_run, args=(way, patches[i::workers], out / f"{i}", ready)) for i in range(workers)]
@@ -169,9 +202,10 @@ def _run(way, patches, target, ready) -> None:
     way(patches, target)
 
 
-def command(arguments: list[str]) -> tuple[float, float]:
-    """Seconds of the builder, and the largest memory of one of its processes in MB."""
+def command(arguments: list[str]) -> tuple[float, list[float]]:
+    """Seconds of the builder, and the largest memory in MB of its first process and of each that this one began."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    os.sync()
     start, peaks = time.perf_counter(), {}
     with subprocess.Popen(
         [sys.executable, "-m", "tfrecords_builder", *arguments],
@@ -187,12 +221,12 @@ def command(arguments: list[str]) -> tuple[float, float]:
         watcher.join()
     if process.returncode:
         raise RuntimeError(errors.decode())
-    return seconds, max(peaks.values())
+    return seconds, list(peaks.values())
 
 
 def _watch(process, peaks: dict[int, float]) -> None:
     while process.poll() is None:
-        for pid in (process.pid, *_children(process.pid)):
+        for pid in _family(process.pid):
             try:
                 status = Path(f"/proc/{pid}/status").read_text()
             except OSError:
@@ -202,14 +236,16 @@ def _watch(process, peaks: dict[int, float]) -> None:
         time.sleep(0.05)
 
 
-def _children(pid: int) -> list[int]:
+def _family(pid: int) -> list[int]:
+    """A process and its descendants: workers are children of a child."""
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return []
+    return [pid, *(other for child in children for other in _family(int(child)))]
 
 
-def build(name: str, root: Path, out: Path, workers: int) -> tuple[float, float]:
+def build(name: str, root: Path, out: Path, workers: int) -> tuple[float, list[float]]:
     # All patches in train, whose statistics are measured: the most work there is.
     arguments = ["--dataset", name, "--input", str(root), "--output", str(out), "--split_file=train=rest", "--shard_mb=32"]
     return command([*arguments, f"--workers={workers}", *FLAGS_OF.get(name, [])])
@@ -233,7 +269,10 @@ def compare(name: str, form: str, folder: Path) -> None:
         "tifffile": (by_tifffile, 2),
     }
     ways["naive"] = (naive, 1)
-    if form != "plain" and not importlib.util.find_spec("imagecodecs"):
+    rico = RICO if shutil.which(RICO) else f"{RICO}'s method"
+    if rico != RICO and name in OF_RICO and form == "plain" and not _missing("lmdb", "safetensors"):
+        ways[rico] = (by_band_into_lmdb, 2)
+    if form != "plain" and _missing("imagecodecs"):
         del ways["tifffile"]
     seconds: dict[str, list[float]] = {}
     for _ in range(FLAGS.repeats):
@@ -246,12 +285,13 @@ def compare(name: str, form: str, folder: Path) -> None:
             with tempfile.TemporaryDirectory(dir=folder) as out:
                 seconds.setdefault(f"build {workers}", []).append(build(name, root, Path(out), workers)[0] / count)
                 seconds.setdefault(f"verify {workers}", []).append(verify(Path(out), workers) / count)
-        if shutil.which("rico-hdl") and form == "plain" and name in OF_RICO:
+        if shutil.which(RICO) and form == "plain" and name in OF_RICO:
             with tempfile.TemporaryDirectory(dir=folder) as out:
+                os.sync()
                 start = time.perf_counter()
                 kind = {"bigearthnet": "bigearthnet", "eurosat": "eurosat-multi-spectral"}[name]
-                subprocess.run(["rico-hdl", kind, "--dataset-dir", str(root), "--target-dir", out], check=True)
-                seconds.setdefault("rico-hdl", []).append((time.perf_counter() - start) / count)
+                subprocess.run([RICO, kind, "--dataset-dir", str(root), "--target-dir", out], check=True)
+                seconds.setdefault(RICO, []).append((time.perf_counter() - start) / count)
     speed = {way: 1 / statistics.median(values) for way, values in seconds.items()}
     print(f"\n{name}, {form}, {count} patches, patches/s: " + ", ".join(f"{way} {value:.0f}" for way, value in speed.items()))
     ours = speed["build 2"]
@@ -262,13 +302,17 @@ def compare(name: str, form: str, folder: Path) -> None:
         row("build / bytes into one file, 2", ours / speed["join"])
         row("build / naive rasterio loop", ours / speed["naive"], 10)
         if name in OF_RICO:
-            row("build / rico-hdl", ours / speed["rico-hdl"] if "rico-hdl" in speed else None, OF_RICO[name])
+            row(f"build / {rico}", ours / speed[rico] if rico in speed else None, OF_RICO[name])
     else:
         row("build / rasterio, 2 processes", ours / speed["rasterio"], 0.95)
     row("build / tifffile, 2 processes", ours / speed["tifffile"] if "tifffile" in speed else None, form != "plain" and 0.95)
     row("2 workers / 1", ours / speed["build 1"], 1.75 if form != "plain" else None)
     row("verify / build, 2 workers", speed["verify 2"] / ours, 1)
     row("verify / build, 1 worker", speed["verify 1"] / speed["build 1"], 1)
+
+
+def _missing(*modules: str) -> list[str]:
+    return [module for module in modules if not importlib.util.find_spec(module)]
 
 
 def row(what: str, ratio: float | None, target: float | None = None) -> None:
@@ -278,18 +322,20 @@ def row(what: str, ratio: float | None, target: float | None = None) -> None:
 
 
 def memory(folder: Path) -> None:
-    """Peak memory of one process of a build at two sizes."""
+    """Peak memory of a build at two sizes: of its workers, and of the process that has the list of patches."""
     name, *sizes = GROWN
-    peaks = []
+    firsts, workers = [], []
     for count in sizes:
         root = sources(folder, name, "plain", count)
         with tempfile.TemporaryDirectory(dir=folder) as out:
-            peaks.append(build(name, root, Path(out), 2)[1])
-    print(
-        f"\nmemory of the largest process: {', '.join(f'{p:.0f} MB at {s} patches' for p, s in zip(peaks, sizes, strict=True))}"
-    )
-    row(f"{MEMORY_MB} MB / peak", MEMORY_MB / max(peaks), 1)
-    row(f"{GROWTH:g} / growth", GROWTH / (peaks[1] / peaks[0]), 1)
+            first, *others = build(name, root, Path(out), 2)[1]
+        firsts.append(first)
+        workers.append(max(others))
+    for what, peaks in {"the largest worker": workers, "the process that plans": firsts}.items():
+        figures = ", ".join(f"{peak:.0f} MB at {size} patches" for peak, size in zip(peaks, sizes, strict=True))
+        print(f"\nmemory of {what}: {figures}")
+    row(f"{MEMORY_MB} MB / peak", MEMORY_MB / max(workers + firsts), 1)
+    row(f"{GROWTH:g} / growth of workers", GROWTH / (workers[1] / workers[0]), 1)
 
 
 def main(_) -> None:

@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
     wanted = predict.Wanted(given.probabilities, given.uncertainty, given.occlude)
     tiling = predict.Tiling(given.window, given.overlap, given.stride, given.batch_size)
     failed = 0
-    with termination.raised("interrupted; maps are whole or not there, run the same command again"):
+    with termination.immediate("interrupted; maps are whole or not there, run the same command again"):
         for path, scene in predict.outputs(Path(given.output), scenes).items():
             try:
                 _print_map(path, predict.map_scene(model, scene, path, reading, tiling, wanted), model.card)

@@ -1,4 +1,6 @@
+import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,9 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfrecords_builder.plan import plan
+from tfrecords_builder.repair import repair
+from tfrecords_builder.verify import verify
 from tfrecords_builder.writer import write
 from tfrs import registry
 from tfrs.labels import EUROSAT, IGBP, IGBP_SIMPLIFIED
+from tfrs.records import Records
 from tfrs.schema import Field, Schema
 
 SCHEMES = {"igbp": IGBP, "igbp_simplified": IGBP_SIMPLIFIED, "eurosat": EUROSAT}
@@ -235,3 +240,13 @@ def test_tfds_reads_every_record(built):
                 if text in found:
                     found[text] = found[text].decode()
             assert_same(found, source)
+
+
+def test_tfds_reads_records_whose_files_were_repaired(built, tmp_path):
+    directory, _, _, splits = built
+    records = Records(shutil.copytree(directory, tmp_path / "records"))
+    for name in ("dataset_info.json", "features.json", *(path.name for path in directory.glob("*.labels.txt"))):
+        (records.directory / name).unlink()
+    verify(records, repair=functools.partial(repair, run=None))
+    builder = tfds.builder_from_directory(records.directory)
+    assert [found["key"].decode() for found in builder.as_dataset(split="val").as_numpy_iterator()] == splits["val"]

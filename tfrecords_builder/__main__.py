@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 import math
 import os
 import signal
@@ -15,6 +16,7 @@ from absl import flags
 from tfrecords_builder import MAX_BAD_FRACTION, SHARD_MB, options
 from tfrs import command, registry
 from tfrs.errors import UserError, unknown
+from tfrs.termination import held, immediate
 
 USAGE = f"""
 Build records (TFRecord shards with a manifest) from a data set, check them, and show what is in them.
@@ -88,6 +90,8 @@ def main(arguments: list[str]) -> None:
         raise unknown("sub-command", name, SUBCOMMANDS)
     if len(directories) != 1:
         raise UserError(f"{name} wants one folder of records, such as records/sen12ms, and got {len(directories)}")
+    if name == "verify":
+        _begin()
     from tfrs.records import Records
 
     SUBCOMMANDS[name](Records(directories[0]))
@@ -96,6 +100,7 @@ def main(arguments: list[str]) -> None:
 def build() -> None:
     """Write the records that the flags ask for and print a summary."""
     _check_flags()
+    _begin()
     planned = _planned()
     from tfrecords_builder import shares, writer
     from tfrecords_builder.show import summary
@@ -124,6 +129,17 @@ def build() -> None:
     for split in planned.dataset.splits:
         if split not in records.manifest["splits"] or not records.count(split):
             print(f"warning: no patch in split {split}", file=sys.stderr)
+
+
+def _begin() -> None:
+    """Import what takes long, and where there will be workers, let them do so meanwhile."""
+    from tfrecords_builder import local
+
+    if FLAGS.workers > 1 and FLAGS.runner == "local":
+        local.start()
+    with held():  # NumPy and rasterio lose what a handler of signals raises while they are imported
+        importlib.import_module("numpy.random")
+        importlib.import_module("tfrecords_builder.writer")
 
 
 def _check_flags() -> None:
@@ -239,4 +255,5 @@ def _stats(records) -> None:
 SUBCOMMANDS = {"verify": _verify, "show": _show, "stats": _stats}
 
 if __name__ == "__main__":
-    command.run(main, USAGE)
+    with immediate():
+        command.run(main, USAGE)

@@ -1,14 +1,18 @@
 """Shards written by processes of this machine."""
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver, resource_tracker
 
 from tfrs.errors import UserError
 from tfrs.progress import progress
+from tfrs.termination import TERMINATED, Terminated, held, immediate
 
 
 def run(work: Callable, tasks: list, done: int = 0, *, workers: int = 1) -> Iterator:
@@ -27,11 +31,9 @@ def run(work: Callable, tasks: list, done: int = 0, *, workers: int = 1) -> Iter
                 work(task, bar.update)
                 yield task
             return
-        # Spawned, not forked: GDAL and TensorFlow hold threads that do not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        counter = context.Value("q", 0)
-        with ProcessPoolExecutor(workers, context, _share, (counter,)) as pool:
-            pending = {pool.submit(work, task): task for task in tasks}
+        counter = _CONTEXT.Value("q", 0)
+        with pool(workers, counter) as executor:
+            pending = {executor.submit(_work, work, task): task for task in tasks}
             try:
                 while pending:
                     finished, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -44,18 +46,52 @@ def run(work: Callable, tasks: list, done: int = 0, *, workers: int = 1) -> Iter
                     "a worker process died (killed for memory?); finished shards are kept: "
                     "run the same command again, with fewer --workers"
                 ) from error
-            finally:
-                pool.shutdown(cancel_futures=True)
 
 
+def start() -> None:
+    """Let a process begin to import what workers need: forked from it, they are there within milliseconds.
+
+    From this one they cannot be forked: GDAL and TensorFlow hold threads that do not survive it.
+    """
+    _CONTEXT.set_forkserver_preload(["tfrecords_builder.writer", "tfrecords_builder.verify"])
+    resource_tracker.ensure_running()  # by the way it lets signals through
+    with held():  # terminals and schedulers send signals to all, but this one decides what they mean, and sees its workers end
+        forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def pool(workers: int, counter=None) -> Iterator[ProcessPoolExecutor]:
+    """Processes of which none outlives the block; where it is left by an exception, they are ended at once."""
+    start()
+    executor = ProcessPoolExecutor(workers, _CONTEXT, _begin, (counter,))
+    try:
+        yield executor
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+_CONTEXT = multiprocessing.get_context("forkserver")
 _counter = None
 
 
-def _share(counter) -> None:
+def _begin(counter) -> None:
     global _counter
     _counter = counter
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     # A worker whose parent was killed would wait for tasks for ever.
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
+
+
+def _work(work: Callable, task) -> None:
+    try:
+        with immediate():
+            work(task)
+    except Terminated:  # what was begun is removed; the pool would only tell the parent of it, and begin the next task
+        os._exit(TERMINATED)
 
 
 def count_patch() -> None:

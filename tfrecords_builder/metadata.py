@@ -10,13 +10,18 @@ from tfrecords_builder import quarantine
 from tfrs import records
 from tfrs.datasets.base import Dataset
 from tfrs.errors import UserError
+from tfrs.schema import Schema
 from tfrs.statistics import BandStatistics
 from tfrs.storage import replacing, write_text
 
 
 def write_json(path: Path, content: dict) -> None:
     """Write JSON so that the file is either whole or not there."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    write_text(path, _json(content))
+
+
+def _json(content: dict) -> str:
+    return json.dumps(content, indent=1) + "\n"
 
 
 def finish(dataset: Dataset, directory: Path, tasks: list, head: dict) -> None:
@@ -48,17 +53,16 @@ def finish(dataset: Dataset, directory: Path, tasks: list, head: dict) -> None:
         for name, form in result["statistics"].items():
             merged[name] = merged[name].merge(BandStatistics.from_lists(form))
 
+    manifest = {
+        **head,
+        "splits": splits,
+        "quarantined": len(bad),
+        "statistics": {sensor.name: merged[sensor.name].to_json(sensor) for sensor in dataset.sensors},
+    }
     quarantine.write(directory / records.QUARANTINE, bad)
-    _write_tfds(dataset, directory, splits)
-    write_json(
-        directory / records.MANIFEST,
-        {
-            **head,
-            "splits": splits,
-            "quarantined": len(bad),
-            "statistics": {sensor.name: merged[sensor.name].to_json(sensor) for sensor in dataset.sensors},
-        },
-    )
+    for name, text in tfds_files(manifest, dataset.datasheet).items():
+        write_text(directory / name, text)
+    write_json(directory / records.MANIFEST, manifest)
 
 
 def class_counts(index: np.ndarray, schema) -> dict[str, list]:
@@ -95,11 +99,13 @@ def merge_index(path: Path, parts: list[Path], schema) -> np.ndarray:
     return np.load(path, mmap_mode="r") if header["shape"][0] else np.zeros(0, dtype)
 
 
-def _write_tfds(dataset: Dataset, directory: Path, splits: dict) -> None:
+def tfds_files(manifest: dict, description: str = "") -> dict[str, str]:
+    """The files of TensorFlow Datasets by name: all of them follow from the manifest, but for the description."""
+    schema = Schema.from_json(manifest["schema"])
     info = {
-        "name": dataset.name,
-        "version": dataset.version,
-        "description": dataset.datasheet,
+        "name": manifest["dataset"],
+        "version": manifest["version"],
+        "description": description,
         "fileFormat": "tfrecord",
         "splits": [
             {
@@ -108,11 +114,12 @@ def _write_tfds(dataset: Dataset, directory: Path, splits: dict) -> None:
                 "numBytes": str(sum(shard["bytes"] for shard in split["shards"])),
                 "shardLengths": [str(shard["records"]) for shard in split["shards"]],
             }
-            for name, split in splits.items()
+            for name, split in manifest["splits"].items()
         ],
     }
-    write_json(directory / "dataset_info.json", info)
-    write_json(directory / "features.json", dataset.schema.tfds_features())
-    for name, spec in dataset.schema.fields.items():
-        if spec.kind in ("label", "labels"):
-            write_text(directory / f"{name}.labels.txt", "\n".join(dataset.schema.schemes[spec.scheme].classes) + "\n")
+    labels = {
+        f"{name}.labels.txt": "\n".join(schema.scheme(name).classes) + "\n"
+        for name, spec in schema.fields.items()
+        if spec.kind in ("label", "labels")
+    }
+    return {"dataset_info.json": _json(info), "features.json": _json(schema.tfds_features()), **labels}

@@ -42,6 +42,18 @@ def write(path: Path, lines: list[dict]) -> None:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def parse(line: str) -> dict:
+    """One line of the list.
+
+    Raises:
+        ValueError: It is none.
+    """
+    entry = json.loads(line)
+    if not isinstance(entry, dict) or not {"key", "split", "path", "reason"} <= entry.keys():
+        raise ValueError("no JSON object with key, split, path and reason")
+    return entry
+
+
 def check(folder: Path, lines: list[dict], planned: int, fraction: float) -> None:
     """Stop a build with more bad patches than allowed, so that a broken source is noticed early.
 

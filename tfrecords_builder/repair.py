@@ -17,12 +17,13 @@ from tfrs.datasets.auxiliary import WithAuxiliary
 from tfrs.datasets.base import Dataset
 from tfrs.errors import UserError
 from tfrs.records import Records, index_name, index_shard
+from tfrs.storage import write_text
 
 
 def repair(
     records: Records, problems: list[Problem], run: Callable, root: Path | None = None, spool: Path | None = None
 ) -> None:
-    """Replace the shards and index files that `problems` name; other files are left to the user.
+    """Replace the shards, index files and files of TFDS that `problems` name; other files are left to the user.
 
     Args:
         run: As for `writer.write_build`.
@@ -40,6 +41,11 @@ def repair(
     folder.mkdir(exist_ok=True)
     with lock.hold(folder):
         try:
+            if names := [name for name in metadata.tfds_files(records.manifest) if records.directory / name in bad]:
+                files = metadata.tfds_files(records.manifest, _dataset(records.manifest).datasheet)
+                for name in names:
+                    write_text(records.directory / name, files[name])
+                    print(f"repaired {name}")
             if shards := [shard for shard in numbers if shard in bad]:
                 _shards(records, shards, run, root, spool)
             for split in records.manifest["splits"]:

@@ -1,12 +1,12 @@
 """What is in a set of records, in words, tables and a figure; all from the manifest and the quarantine list."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from tfrecords_builder import dates
-from tfrecords_builder.quarantine import tally
+from tfrecords_builder.quarantine import parse, tally
+from tfrs.errors import UserError
 from tfrs.labels import MERGES, Scheme, merge_matrix
 from tfrs.records import QUARANTINE, Records
 from tfrs.storage import replacing
@@ -158,7 +158,12 @@ def _bands(records: Records) -> list[tuple[str, ...]]:
 def _reasons(records: Records) -> list[str]:
     path = records.directory / QUARANTINE
     lines = path.read_text().splitlines() if path.exists() else []
-    reasons = tally(map(json.loads, lines))
+    try:
+        reasons = tally(map(parse, lines))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: damaged ({error}); python -m tfrecords_builder verify {records.directory} names the lines"
+        ) from error
     rows = [(f"{count} x", reason) for reason, count in reasons.most_common(REASONS)]
     if len(reasons) > REASONS:
         rows.append((f"{reasons.total() - sum(n for _, n in reasons.most_common(REASONS))} x", "other reasons"))

@@ -1,8 +1,8 @@
-"""Every record read again and compared with the manifest."""
+"""Every record read again and compared with the manifest, and so is what stands beside the shards."""
 
-import multiprocessing
+import json
+import math
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,8 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from tfrecords_builder.metadata import class_counts
+from tfrecords_builder import local, quarantine
+from tfrecords_builder.metadata import class_counts, tfds_files
 from tfrs.errors import UserError
 from tfrs.progress import progress
 from tfrs.records import MANIFEST, QUARANTINE, Records, common_dtype, concatenate, frames, index_name, index_shard, open_shard
@@ -46,7 +47,7 @@ def verify(records: Records, workers: int = 1, repair: Callable[[Records, list[P
     if problems:
         raise UserError(
             f"{records.directory}: {len(problems)} problem{'s' * (len(problems) > 1)} found, listed above; "
-            + ("--repair cannot mend that: " if repair else "mend shards and indexes with --repair, or ")
+            + ("--repair cannot mend that: " if repair else "--repair mends shards, indexes and files of TFDS, or ")
             + "build the records again with --overwrite"
         )
     shards = [shard for split in records.manifest["splits"].values() for shard in split["shards"]]
@@ -71,7 +72,8 @@ def find_problems(records: Records, workers: int = 1) -> list[Problem]:
         for number, (shard, stated) in enumerate(zip(records.shards(split), splits[split]["shards"], strict=True))
     ]
     results = iter(_check_shards(jobs, workers))
-    problems = _foreign_shards(records) + _quarantine(records)
+    in_quarantine, problems = _quarantine(records)
+    problems += _foreign_shards(records) + _tfds(records)
     for split in splits:
         tables = []
         for _ in splits[split]["shards"]:
@@ -80,7 +82,10 @@ def find_problems(records: Records, workers: int = 1) -> list[Problem]:
             tables.append(table)
         problems += _index_file(records, split, tables)
         if all(table is not None for table in tables):
-            problems += _counts(records, split, concatenate(tables, records.schema))
+            table = concatenate(tables, records.schema)
+            problems += _counts(records, split, table) + _twice(records, split, table, in_quarantine)
+            if split == "train":
+                problems += _statistics(records, table)
     return problems
 
 
@@ -90,8 +95,8 @@ def _check_shards(jobs: list[tuple], workers: int) -> list[tuple[list[Problem], 
     if workers < 2:
         return [check_shard(*job) for job in progress(iterable=jobs, **settings)]
     try:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            return list(progress(iterable=pool.map(check_shard, *zip(*jobs, strict=True)), **settings))
+        with local.pool(workers) as executor:
+            return list(progress(iterable=executor.map(check_shard, *zip(*jobs, strict=True)), **settings))
     except BrokenProcessPool as error:
         raise UserError("a worker process died (killed for memory?); verify again with fewer --workers") from error
 
@@ -138,18 +143,47 @@ def _foreign_shards(records: Records) -> list[Problem]:
     return [Problem(path, "shard of another build, not in the manifest; delete it") for path in found]
 
 
-def _quarantine(records: Records) -> list[Problem]:
-    """The patches that the build began with are all there: as records or in quarantine."""
-    stated, path, problems = records.manifest["quarantined"], records.directory / QUARANTINE, []
-    listed = len(path.read_text().splitlines()) if path.exists() else 0
-    if listed != stated:
-        problems.append(Problem(path, f"{listed} patches, manifest says {stated}"))
+def _tfds(records: Records) -> list[Problem]:
+    problems = []
+    for name, wanted in tfds_files(records.manifest).items():
+        path = records.directory / name
+        try:
+            if _content(path, path.read_text()) != _content(path, wanted):
+                problems.append(Problem(path, "not as the manifest says"))
+        except FileNotFoundError:
+            problems.append(Problem(path, "missing"))
+        except (ValueError, TypeError) as error:
+            problems.append(Problem(path, f"cannot be read ({error})"))
+    return problems
+
+
+def _content(path: Path, text: str):
+    """What is compared of a file: not the description, of which the manifest says nothing."""
+    return {**json.loads(text), "description": ""} if path.suffix == ".json" else text
+
+
+def _quarantine(records: Records) -> tuple[set[str], list[Problem]]:
+    """Keys in quarantine; the patches that the build began with are all there: as records or in quarantine."""
+    stated, path, keys, problems = records.manifest["quarantined"], records.directory / QUARANTINE, set(), []
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            keys.add(quarantine.parse(line)["key"])
+        except ValueError as error:
+            problems.append(Problem(path, f"line {number} cannot be read ({error})"))
+    if len(lines) != stated:
+        problems.append(Problem(path, f"{len(lines)} patches, manifest says {stated}"))
     planned = sum(records.manifest["spec"]["patches"].values())
     kept = sum(map(records.count, records.manifest["splits"]))
     if planned != kept + stated:
         text = f"{planned} patches planned, but {kept} records and {stated} in quarantine"
         problems.append(Problem(records.directory / MANIFEST, text))
-    return problems
+    return keys, problems
+
+
+def _twice(records: Records, split: str, table: np.ndarray, in_quarantine: set[str]) -> list[Problem]:
+    both = in_quarantine.intersection(key.decode() for key in table["key"].tolist())
+    return [Problem(records.directory / QUARANTINE, f"{key} is a record of split {split} too") for key in sorted(both)]
 
 
 def _index_file(records: Records, split: str, tables: list[np.ndarray | None]) -> list[Problem]:
@@ -198,4 +232,21 @@ def _counts(records: Records, split: str, table: np.ndarray) -> list[Problem]:
             if not np.isclose(found, said, rtol=1e-9, atol=0):
                 text = f"{name} {label!r} of split {split}: {found} in the records, manifest says {said}"
                 problems.append(Problem(path, text))
+    return problems
+
+
+def _statistics(records: Records, table: np.ndarray) -> list[Problem]:
+    """Statistics are numbers, and of as many pixels as the training records have; they are not measured again."""
+    path, problems = records.directory / MANIFEST, []
+    for name, sensor in records.sensors.items():
+        spec = records.schema.fields[name]
+        pixels = int(table[f"steps_{name}"].sum() if spec.series else len(table)) * math.prod(spec.shape[-2:])
+        for band in sensor.bands:
+            row = records.statistics.get(name, {}).get(band, {})
+            counted = sum(row.get(part, 0) for part in ("count", "nan", "nodata"))
+            numbers = [row.get(part) for part in ("mean", "std", "min", "max")]
+            if counted != pixels:
+                problems.append(Problem(path, f"statistics of {name} {band} are of {counted} pixels, train has {pixels}"))
+            elif row.get("count") and not all(value is not None and math.isfinite(value) for value in numbers):
+                problems.append(Problem(path, f"statistics of {name} {band} are no numbers: {numbers}"))
     return problems

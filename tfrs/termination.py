@@ -1,33 +1,20 @@
 """SIGTERM, by which batch schedulers say that the time is over."""
 
 import contextlib
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 TERMINATED = 143  # status of a process that SIGTERM has ended, as shells have it
 
 
-class Terminated(Exception):
-    """A SIGTERM has come, and nothing is left half-done; commands print it as one line and exit with status `TERMINATED`."""
+class Terminated(BaseException):
+    """A SIGTERM has come, and nothing is left half-done; commands print it as one line and exit with status `TERMINATED`.
 
-
-@contextlib.contextmanager
-def raised(message: str) -> Iterator[None]:
-    """Within the block, SIGTERM raises `Terminated`, so that what is unfinished is removed: by itself it ends Python at once.
-
-    In the main thread only. A second SIGTERM does nothing.
+    As KeyboardInterrupt no `Exception`, since it may come at any place (`immediate`).
     """
-
-    def come(number, _):
-        signal.signal(number, signal.SIG_IGN)
-        raise Terminated(f"SIGTERM: {message}")
-
-    before = signal.signal(signal.SIGTERM, come)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -53,3 +40,33 @@ def deferred(tell: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
         yield came
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def immediate(message: str = "stopped; run the same command again to continue") -> Iterator[None]:
+    """Within the block, which cleans up after itself, SIGTERM raises `Terminated` at once, as Ctrl-C does KeyboardInterrupt."""
+    last = -math.inf
+
+    def come(*_):
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last - before > 1:  # `timeout` sends two, of which the second would break off the cleaning up
+            raise Terminated(f"SIGTERM: {message}")
+
+    before = signal.signal(signal.SIGTERM, come)
+    try:
+        yield
+    finally:
+        if last == -math.inf:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Within the block SIGTERM and Ctrl-C have to wait, also for processes that are started in it."""
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)

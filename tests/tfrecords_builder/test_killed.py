@@ -1,4 +1,6 @@
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -6,6 +8,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+from tfrecords_builder.plan import plan
+from tfrs.datasets.eurosat import EuroSat
 
 KILLS = 4
 # Builds in forked processes, of which each kills itself one operation on a file later than the one before.
@@ -56,12 +62,31 @@ while not finished:
 print(step)
 """
 
+POOL = """
+import time
+from tfrecords_builder import local
+from tfrs import command, termination
+
+def main(_):
+    with local.pool(2) as executor:
+        executor.submit(int).result()
+        print("begun", flush=True)
+        list(executor.map(time.sleep, [60] * 9))
+
+with termination.immediate():
+    command.run(main, "")
+"""
+
+
+def begin(command):
+    """A process in a session of its own."""
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
 
 def start(root, out, workers):
-    """The command itself, 21 shards of one or two patches, in a process group of its own."""
+    """The command itself, 21 shards of one or two patches."""
     command = [sys.executable, "-m", "tfrecords_builder", "--dataset=eurosat", f"--input={root}", f"--output={out}"]
-    command += ["--shard_mb=0.2", f"--workers={workers}"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return begin([*command, "--shard_mb=0.2", f"--workers={workers}"])
 
 
 def files(out):
@@ -91,6 +116,7 @@ def test_a_build_that_is_killed_again_and_again_leaves_the_same_bytes(eurosat_tr
         time.sleep(rng.uniform(0, 0.004))
         process.send_signal(signal.SIGKILL)
         killed.append(process.wait() == -signal.SIGKILL)
+        wait_for_the_end(process.pid)
         assert not list(tmp_path.glob("out/*/*/manifest.json")) or not killed[-1]
     assert sum(killed) >= KILLS / 2, "the others had finished before"
 
@@ -127,3 +153,60 @@ def test_a_build_may_be_killed_before_any_operation_on_a_file(eurosat_tree, tmp_
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 30
+
+
+def signalled(process, numbers, *, group):
+    """Status and messages of a process that gets signals, alone or, as from a terminal, with its workers; none is left."""
+    for number in numbers:
+        (os.killpg if group else os.kill)(process.pid, number)
+    _, said = process.communicate(timeout=30)
+    wait_for_the_end(process.pid)
+    return process.returncode, said
+
+
+def wait_for_the_end(session):
+    """Until no process of a session is there; the last ones watch over semaphores and workers."""
+    until = time.monotonic() + 30
+    while any(state != "Z" and of == str(session) for state, _, _, of, *_ in stats()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def stats():
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            yield path.read_text().rsplit(")")[1].split()
+
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+SAID = {
+    TERM: (143, "error: SIGTERM: stopped; run the same command again to continue\n"),
+    INT: (130, "error: interrupted; run the same command again to continue\n"),
+}
+
+
+@pytest.mark.parametrize(
+    ("workers", "numbers", "group"),
+    [(1, [TERM], False), (2, [TERM, TERM], True), (2, [INT], False), (2, [INT], True)],
+)
+def test_a_build_that_is_told_to_stop_leaves_nothing_unfinished(eurosat_tree, tmp_path, workers, numbers, group):
+    """While one shard waits for a patch, a pipe into which nobody writes."""
+    root = shutil.copytree(eurosat_tree[0], tmp_path / "source")
+    key = plan(EuroSat(), root)["train"][1]
+    path = root / "EuroSAT_MS" / key.split("_")[0] / f"{key}.tif"
+    path.unlink()
+    os.mkfifo(path)
+    process = start(root, tmp_path / "out", workers)
+    while process.poll() is None and not list(tmp_path.glob("out/*/*/*-train.tfrecord-00000-of-00017.*.tmp")):
+        time.sleep(0.001)
+    assert signalled(process, numbers, group=group) == SAID[numbers[0]]
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("number", [TERM, signal.SIGKILL])
+def test_workers_end_at_once(number):
+    """Those of a build and of `verify`, whatever they do."""
+    process = begin([sys.executable, "-c", POOL])
+    assert process.stdout.readline() == "begun\n"
+    status, said = signalled(process, [number], group=False)
+    assert (status, said) == SAID[TERM] or status == -number == -signal.SIGKILL

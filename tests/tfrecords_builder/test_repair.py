@@ -75,11 +75,13 @@ def test_exactly_the_bad_shards_are_built_again(folder, built, capsys, monkeypat
     (directory / TRAIN.format(2)).unlink()
     (directory / VAL).write_bytes(sound[TRAIN.format(1)])
     (directory / "index-val.npy").write_bytes(b"")
+    (directory / "features.json").unlink()
+    (directory / "label.labels.txt").write_text("River\n")
     times = {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
     mend(folder, workers=workers)
     assert contents(directory) == sound
     written = {path.name for path in directory.iterdir() if times.get(path.name) != path.stat().st_mtime_ns}
-    assert written == {TRAIN.format(0), TRAIN.format(2), VAL, "index-val.npy"}
+    assert written == {TRAIN.format(0), TRAIN.format(2), VAL, "index-val.npy", "features.json", "label.labels.txt"}
     out = capsys.readouterr().out.splitlines()
     assert {line for line in out if line.startswith("repaired")} == {f"repaired {name}" for name in written}
     assert out[-1].startswith("ok: ")
@@ -88,6 +90,13 @@ def test_exactly_the_bad_shards_are_built_again(folder, built, capsys, monkeypat
 def test_sound_records_need_no_source(folder, built, capsys):
     mend(folder, root="nowhere")
     assert capsys.readouterr().out.startswith("ok: ")
+    assert contents(folder / "out/eurosat/1.0.0") == contents(built / "out/eurosat/1.0.0")
+
+
+def test_files_of_tfds_need_no_source(folder, built):
+    for path in [*opened(folder).directory.glob("*.labels.txt"), opened(folder).directory / "dataset_info.json"]:
+        path.write_bytes(b"")
+    mend(folder, root="nowhere")
     assert contents(folder / "out/eurosat/1.0.0") == contents(built / "out/eurosat/1.0.0")
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from tfrecords_builder import verify as verifying
 from tfrecords_builder.plan import plan
+from tfrecords_builder.show import describe
 from tfrecords_builder.verify import verify
 from tfrecords_builder.writer import write
 from tfrs import geotiff
@@ -150,7 +151,8 @@ def test_record_of_another_schema_is_named_though_every_checksum_fits(records):
     shard.write_bytes(data)
     facts = {"bytes": len(data), "crc32c": f"{google_crc32c.value(data):08x}"}
     records = edit_manifest(records, lambda m: m["splits"]["test"]["shards"][0].update(facts))
-    (problem,) = find_problems(records)
+    info, problem = find_problems(records)
+    assert info == f"{records.directory}/dataset_info.json: not as the manifest says"  # it has the number of bytes, too
     stated = records.manifest["splits"]["test"]["records"]
     assert problem.startswith(f"{shard}: record {stated}: not a tf.train.Example")
 
@@ -164,6 +166,12 @@ def test_record_of_another_schema_is_named_though_every_checksum_fits(records):
         (lambda m: m["splits"]["val"]["classes"]["label"].__setitem__(8, 7), "label 'River' of split val: 1 in the records"),
         (lambda m: m["spec"]["patches"].update(train=99), "patches planned, but 30 records and 1 in quarantine"),
         (lambda m: m.update(quarantined=0), "quarantine.jsonl: 1 patches, manifest says 0"),
+        (lambda m: m["statistics"]["s2"]["B05"].update(std=float("nan")), "statistics of s2 B05 are no numbers: ["),
+        (lambda m: m["statistics"]["s2"]["B05"].update(mean=None), "statistics of s2 B05 are no numbers: [None, "),
+        (lambda m: m["statistics"]["s2"]["B05"].update(count=4096), "s2 B05 are of 4096 pixels, train has 98304"),
+        (lambda m: m["statistics"]["s2"].pop("B05"), "statistics of s2 B05 are of 0 pixels, train has 98304"),
+        (lambda m: m["statistics"].pop("s2") and m.update(statistics={}), "statistics of s2 B8A are of 0 pixels"),
+        (lambda m: m.update(version="1.0.1"), "dataset_info.json: not as the manifest says"),
     ],
 )
 def test_edited_manifest_is_found(records, change, expected):
@@ -195,6 +203,43 @@ def test_damaged_index_is_found(records, damage, expected):
     problems = find_problems(records)
     assert all(problem.startswith(f"{path}: ") for problem in problems)
     assert expected in problems[0]
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "label.labels.txt"])
+def test_damaged_file_of_tfds_is_found(records, name):
+    path = records.directory / name
+    sound = path.read_text()
+    for damaged in ("", sound[:-9], sound.replace("River", "Rover").replace("64", "32").replace('"8"', '"9"')):
+        path.write_text(damaged)
+        (problem,) = find_problems(records)
+        assert problem.startswith((f"{path}: not as the manifest says", f"{path}: cannot be read ("))
+    path.unlink()
+    assert find_problems(records) == [f"{path}: missing"]
+
+
+def test_description_of_another_release_is_no_problem(records):
+    path = records.directory / "dataset_info.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "description": "of a later docstring"}))
+    assert find_problems(records) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("River_11, broken", "line 1 cannot be read (Expecting value"),
+        ('{"key": "River_11"}', "line 1 cannot be read (no JSON object with key, split, path and reason)"),
+        ('["key", "split", "path", "reason"]', "line 1 cannot be read (no JSON object with"),
+        ('{"key": "River_4", "split": "train", "path": "", "reason": ""}', "River_4 is a record of split "),
+    ],
+)
+def test_damaged_list_of_quarantine_is_found(records, line, expected):
+    path = records.directory / "quarantine.jsonl"
+    path.write_text(line + "\n")
+    (problem,) = find_problems(records)
+    assert problem.startswith(f"{path}: {expected}")
+    if "cannot be read" in expected:
+        with pytest.raises(UserError, match=r"quarantine\.jsonl: damaged .* verify .* names the lines"):
+            describe(records)
 
 
 def test_all_problems_are_printed_and_counted(records, capsys):

@@ -110,7 +110,7 @@ def interrupt(monkeypatch, owner, name, after):
         (writer, "write_shard", 2, 1, 29),
         (EuroSat, "read", 25, 2, 18),
         (metadata, "finish", 1, 5, 0),
-        (metadata, "_write_tfds", 1, 5, 0),
+        (metadata, "tfds_files", 1, 5, 0),
     ],
 )
 def test_interrupted_build_goes_on(sound, root, tmp_path, monkeypatch, owner, name, after, shards, left):
@@ -191,7 +191,7 @@ def test_other_patches_of_the_same_number_are_other_records(root, tmp_path):
 def test_overwrite_leaves_nothing_of_the_old(sound, root, tmp_path, monkeypatch, complete):
     with monkeypatch.context() as patch:
         if not complete:
-            interrupt(patch, metadata, "_write_tfds", 1)
+            interrupt(patch, metadata, "tfds_files", 1)
             with pytest.raises(KeyboardInterrupt):
                 build(root, tmp_path, shard_mb=0.3)
         else:
