@@ -176,7 +176,8 @@ def opening(folder: Path) -> None:
     """Time and memory of opening records with an index of BigEarthNet's size, in a process of its own."""
     import numpy as np
 
-    from tfrs.records import Records, index_name
+    from tfrs.record_index import index_name
+    from tfrs.records import Records
 
     _, out = records_of(folder, "bigearthnet")
     records = Records(out / "bigearthnet")

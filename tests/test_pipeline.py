@@ -10,7 +10,8 @@ from small_records import SIZE, write_records
 
 from tfrs import folds, pipeline, pixels, storage, tasks
 from tfrs.errors import UserError
-from tfrs.records import Records, open_shard
+from tfrs.frames import open_shard
+from tfrs.records import Records
 from tfrs.sensors import S2_BANDS
 
 TRAIN = 37

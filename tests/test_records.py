@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_records import write_records
 
-from tfrs import pipeline, records, tasks
+from tfrs import frames, pipeline, record_index, records, tasks
 from tfrs.errors import UserError
 from tfrs.records import Records
 
@@ -28,7 +28,7 @@ def copied(built, tmp_path):
 
 
 def framed(payloads):
-    return b"".join(part for data in payloads for part in records.frame([data]))
+    return b"".join(part for data in payloads for part in frames.frame([data]))
 
 
 @given(st.lists(st.binary(max_size=400), max_size=4))
@@ -39,7 +39,7 @@ def test_frames_are_those_of_tensorflow(tmp_path_factory, payloads):
             writer.write(data)
     shard = path.read_bytes()
     assert framed(payloads) == shard
-    assert [shard[slice(*span)] for span in records.frames(path)] == payloads
+    assert [shard[slice(*span)] for span in frames.frames(path)] == payloads
 
 
 def test_tensorflow_reads_the_shards(built):
@@ -98,14 +98,14 @@ def test_every_damaged_byte_is_found(tmp_path):
         for value in (sound[at] ^ 1, sound[at] ^ 0x80, (~sound[at]) & 0xFF):
             path.write_bytes(sound[:at] + bytes([value]) + sound[at + 1 :])
             with pytest.raises(UserError) as error:
-                list(records.frames(path))
+                list(frames.frames(path))
             assert str(error.value).startswith(f"{path}: record {np.searchsorted(ends, at, side='right')}: CRC")
 
 
 def test_unchecked_data_are_not_read(tmp_path):
     path = tmp_path / "shard"
     path.write_bytes(framed([b"data"]).replace(b"data", b"dota"))
-    assert list(records.frames(path, check=False)) == [(12, 16)]
+    assert list(frames.frames(path, check=False)) == [(12, 16)]
 
 
 def test_every_truncation_is_found(tmp_path):
@@ -115,25 +115,25 @@ def test_every_truncation_is_found(tmp_path):
     for length in range(len(sound) + 1):
         path.write_bytes(sound[:length])
         if length in whole:
-            assert len(list(records.frames(path))) == whole[length]
+            assert len(list(frames.frames(path))) == whole[length]
         else:
             number = max(count for end, count in whole.items() if end < length)
             with pytest.raises(UserError, match=rf"shard: record {number}: the file ends within the frame \(truncated\)"):
-                list(records.frames(path))
+                list(frames.frames(path))
 
 
 def test_a_huge_length_with_a_sound_crc_is_found(tmp_path):
     length = struct.pack("<Q", 2**62)
-    _, crc = records.frame([length])
+    _, crc = frames.frame([length])
     (tmp_path / "shard").write_bytes(length + crc + bytes(30))
     with pytest.raises(UserError, match="record 0: the file ends within the frame"):
-        list(records.frames(tmp_path / "shard"))
+        list(frames.frames(tmp_path / "shard"))
 
 
 def test_an_empty_shard_has_no_record(tmp_path, built):
     (tmp_path / "shard").touch()
-    assert list(records.frames(tmp_path / "shard")) == []
-    assert len(records.index_shard(tmp_path / "shard", Records(built).schema)) == 0
+    assert list(frames.frames(tmp_path / "shard")) == []
+    assert len(record_index.index_shard(tmp_path / "shard", Records(built).schema)) == 0
 
 
 def test_shards_are_named_as_in_tensorflow_datasets():
@@ -207,10 +207,10 @@ def test_manifest_describes_the_records(built):
 
 def test_joined_tables_hold_the_longest_key(built):
     found = Records(built)
-    parts = [records.index_shard(path, found.schema) for split in ("val", "train") for path in found.shards(split)]
+    parts = [record_index.index_shard(path, found.schema) for split in ("val", "train") for path in found.shards(split)]
     assert parts[0].dtype["key"].itemsize < parts[-1].dtype["key"].itemsize
     keys = [sample["key"] for split in ("val", "train") for sample in found.samples(split)]
-    assert [key.decode() for key in records.concatenate(parts, found.schema)["key"]] == keys
+    assert [key.decode() for key in record_index.concatenate(parts, found.schema)["key"]] == keys
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tfrecords_builder import quarantine
-from tfrs import records
+from tfrs import record_index, records
 from tfrs.datasets.base import Dataset
 from tfrs.errors import UserError
 from tfrs.schema import Schema
@@ -40,7 +40,7 @@ def finish(dataset: Dataset, directory: Path, tasks: list, head: dict) -> None:
     splits = {}
     for split in dict.fromkeys(task.split for task in tasks):
         members = [(task, result) for task, result in zip(tasks, results, strict=True) if task.split == split]
-        index = merge_index(directory / records.index_name(split), [task.index for task, _ in members], dataset.schema)
+        index = merge_index(directory / record_index.index_name(split), [task.index for task, _ in members], dataset.schema)
         splits[split] = {
             "records": len(index),
             "shards": [
@@ -87,7 +87,7 @@ def _pixel_counts(results: list[dict]) -> dict[str, list[int]]:
 def merge_index(path: Path, parts: list[Path], schema) -> np.ndarray:
     """Join the shards' index tables on disk, so that memory does not grow with the data set."""
     tables = [np.load(part, mmap_mode="r") for part in parts]
-    dtype = records.common_dtype(tables, schema)
+    dtype = record_index.common_dtype(tables, schema)
     # Written in sequence: a memory map would meet a full disk with a bus error.
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (sum(map(len, tables)),)}
     with replacing(path) as temporary, open(temporary, "wb") as file:

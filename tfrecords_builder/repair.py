@@ -16,7 +16,8 @@ from tfrs import archive, registry
 from tfrs.datasets.auxiliary import WithAuxiliary
 from tfrs.datasets.base import Dataset
 from tfrs.errors import UserError
-from tfrs.records import Records, index_name, index_shard
+from tfrs.record_index import index_name, index_shard
+from tfrs.records import Records
 from tfrs.storage import write_text
 
 

@@ -13,8 +13,10 @@ import numpy as np
 from tfrecords_builder import local, quarantine
 from tfrecords_builder.metadata import class_counts, tfds_files
 from tfrs.errors import UserError
+from tfrs.frames import frames, open_shard
 from tfrs.progress import progress
-from tfrs.records import MANIFEST, QUARANTINE, Records, common_dtype, concatenate, frames, index_name, index_shard, open_shard
+from tfrs.record_index import common_dtype, concatenate, index_name, index_shard
+from tfrs.records import MANIFEST, QUARANTINE, Records
 from tfrs.schema import Schema
 
 CHUNK = 1 << 22

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tfrecords_builder import MAX_BAD_FRACTION, SHARD_MB, faults, local, lock, metadata, quarantine, spec
-from tfrs import allocation, records
+from tfrs import allocation, frames, record_index, records
 from tfrs.datasets.base import Dataset
 from tfrs.errors import BadPatch, UserError
 from tfrs.statistics import BandStatistics
@@ -248,13 +248,13 @@ def _write_records(task: ShardTask, path: Path, count: Callable[[], None]) -> tu
     with open(path, "wb") as file:
         for sample in _read(task, quarantine, count):
             chunks, spans = schema.chunks(sample)
-            start = size + records.HEAD
-            for chunk in records.frame(chunks):
+            start = size + frames.HEAD
+            for chunk in frames.frame(chunks):
                 file.write(chunk)
-                crc = records.crc32c(chunk, crc)
+                crc = frames.crc32c(chunk, crc)
                 size += len(chunk)
             places = {name: (start + first, start + last) for name, (first, last) in spans.items()}
-            rows.append((start, size - records.FOOT, places, {name: sample[name] for name in small}))
+            rows.append((start, size - frames.FOOT, places, {name: sample[name] for name in small}))
             for name in pixels:
                 pixels[name] += schema.scheme(name).count(sample[name][0])
             if task.split == "train":
@@ -271,7 +271,7 @@ def _write_records(task: ShardTask, path: Path, count: Callable[[], None]) -> tu
         "pixels": {name: counts.tolist() for name, counts in pixels.items()},
         "quarantine": quarantine,
     }
-    return result, records.index_table(schema, rows)
+    return result, record_index.index_table(schema, rows)
 
 
 def _read(task: ShardTask, quarantine: list[dict], count: Callable[[], None]) -> Iterable[dict]:

@@ -18,7 +18,7 @@ def weights(records: Records, split: str, sampling: str | Weights) -> np.ndarray
 
     Args:
         sampling: `uniform`; `balanced`: each class as often as the others, a record being of the class of `folds.strata`; or
-            a function of the index (columns: `records.index_shard`).
+            a function of the index (columns: `record_index.index_table`).
 
     Raises:
         UserError: The name is unknown, there are no labels, or the weights will not do.

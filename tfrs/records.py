@@ -1,6 +1,6 @@
-"""A set of records on disk: shard names, frames, manifest, and random access through an offset index.
+"""A set of records on disk: shard names, manifest, and random access through an offset index.
 
-An uncompressed TFRecord shard is a plain file of frames (length, CRC, data, CRC). A raster of a record is a contiguous run of
+An uncompressed TFRecord shard is a plain file. A raster of a record is a contiguous run of
 bytes at a fixed place, so an index of those places turns memory-mapped shards into arrays without parsing anything.
 """
 
@@ -8,14 +8,14 @@ import copy
 import functools
 import json
 import os
-import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 
 from tfrs.errors import UserError, unknown
+from tfrs.frames import open_shard
+from tfrs.record_index import common_dtype, concatenate, index_name, index_shard
 from tfrs.schema import Schema
 from tfrs.sensors import Sensor
 
@@ -23,138 +23,10 @@ FORMAT = 1  # of the manifest and of the record layout; a reader refuses any oth
 SPLITS = ("train", "val", "test")
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.jsonl"
-_MASK = 0xA282EAD8
-HEAD, FOOT = 12, 4  # bytes of a frame before and after the data
 
 
 def shard_name(dataset: str, split: str, shard: int, shards: int) -> str:
     return f"{dataset}-{split}.tfrecord-{shard:05d}-of-{shards:05d}"
-
-
-def index_name(split: str) -> str:
-    return f"index-{split}.npy"
-
-
-def crc32c(chunk: bytes | memoryview, before: int = 0) -> int:
-    """CRC of a chunk, after others whose CRC is `before`."""
-    # It takes no memoryview itself.
-    return google_crc32c.extend(before, chunk if isinstance(chunk, bytes) else np.frombuffer(chunk, np.uint8))
-
-
-def _masked_crc(*chunks: bytes | memoryview) -> int:
-    crc = 0
-    for chunk in chunks:
-        crc = crc32c(chunk, crc)
-    return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
-
-
-def frame(chunks: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
-    """A TFRecord frame around data in chunks: head (length and its CRC) with the first, the others, CRC of the data."""
-    length = struct.pack("<Q", sum(map(len, chunks)))
-    head = length + struct.pack("<I", _masked_crc(length))
-    return [head + chunks[0], *chunks[1:], struct.pack("<I", _masked_crc(*chunks))]
-
-
-def frames(shard: Path, *, check: bool = True):
-    """Yield (start, end) of the data of every frame of a shard.
-
-    Args:
-        check: Also compare the CRC of the data, which reads every byte.
-
-    Raises:
-        UserError: The file is truncated or a CRC does not match; names the file and the record.
-    """
-    data = memoryview(open_shard(shard))
-    at = number = 0
-    while at < len(data):
-        head = bytes(data[at : at + HEAD])
-        if len(head) < HEAD:
-            raise UserError(f"{shard}: record {number}: the file ends within the frame (truncated)")
-        (length,), (crc,) = struct.unpack("<Q", head[:8]), struct.unpack("<I", head[8:])
-        if crc != _masked_crc(head[:8]):
-            raise UserError(f"{shard}: record {number}: CRC of the length does not match")
-        start, end = at + HEAD, at + HEAD + length
-        if end + FOOT > len(data):
-            raise UserError(f"{shard}: record {number}: the file ends within the frame (truncated)")
-        if check and struct.unpack("<I", bytes(data[end : end + FOOT]))[0] != _masked_crc(data[start:end]):
-            raise UserError(f"{shard}: record {number}: CRC of the data does not match")
-        yield start, end
-        at, number = end + FOOT, number + 1
-
-
-def open_shard(path: Path) -> np.ndarray:
-    """A shard as a read-only memory-mapped array of bytes."""
-    if not os.path.getsize(path):
-        return np.zeros(0, np.uint8)  # an empty file cannot be mapped
-    return np.memmap(path, np.uint8, "r").view(np.ndarray)  # a slice of a memmap costs 1.2 us, of this 0.2
-
-
-def index_shard(shard: Path, schema: Schema, number: int = 0) -> np.ndarray:
-    """The index of one shard as it is on disk (columns: `index_table`)."""
-    data = memoryview(open_shard(shard))  # single bytes of a memory map cost a microsecond each, of a view of it none
-    small = [name for name, spec in schema.fields.items() if spec.kind != "raster"]
-
-    def rows():
-        for start, end in frames(shard, check=False):
-            found = schema.locate(data, start, end)
-            yield start, end, found, {name: schema.value(data, name, found[name]) for name in small}
-
-    return index_table(schema, rows(), number)
-
-
-def index_table(schema: Schema, rows: Iterable[tuple[int, int, Mapping, Mapping]], number: int = 0) -> np.ndarray:
-    """The index of one shard: a structured array with a row per record.
-
-    Columns: `shard`, `number` in it, `start` and `end` of the serialised record, `at_<name>` (byte offset in the shard) of
-    every raster, `steps_<name>` (length) of every series, and the values of every other field: texts (key, date ...) as bytes,
-    labels as multi-hot.
-
-    Args:
-        rows: Per record its start and end in the shard, the spans of its rasters there, and its other values.
-        number: Of the shard.
-    """
-    columns: dict[str, list] = {name: [] for name in ("start", "end")}
-    for start, end, spans, sample in rows:
-        columns["start"].append(start)
-        columns["end"].append(end)
-        for name, spec in schema.fields.items():
-            if spec.kind == "raster":
-                first, last = spans[name]
-                columns.setdefault(f"at_{name}", []).append(first)
-                if spec.series:
-                    columns.setdefault(f"steps_{name}", []).append(spec.steps(last - first))
-                continue
-            value = sample[name]
-            if spec.kind == "text":
-                value = value.encode()
-            elif spec.kind == "labels":
-                value = [i in value for i in range(schema.classes(name))]
-            columns.setdefault(name, []).append(value)
-    widths = {name: max(map(len, columns.get(name, [])), default=1) for name in schema.texts()}
-    table = np.zeros(len(columns["start"]), index_dtype(schema, widths))
-    table["shard"], table["number"] = number, np.arange(len(table))
-    for name, values in columns.items():
-        if values:
-            table[name] = values
-    return table
-
-
-def index_dtype(schema: Schema, widths: Mapping[str, int]) -> np.dtype:
-    """Columns of an index whose texts have these widths in bytes."""
-    columns = [("shard", "<u4"), ("number", "<u4"), ("start", "<u8"), ("end", "<u8")]
-    columns += [(f"at_{name}", "<u8") for name, spec in schema.fields.items() if spec.kind == "raster"]
-    columns += [(f"steps_{name}", "<u4") for name, spec in schema.fields.items() if spec.series]
-    forms = {"label": lambda n: (n, "<i8"), "labels": lambda n: (n, "u1", schema.classes(n))}
-    forms["fractions"] = lambda n: (n, "<f4", schema.classes(n))
-    forms["vector"] = lambda n: (n, schema.fields[n].stored.str, schema.fields[n].shape)
-    forms["text"] = lambda n: (n, f"S{max(widths[n], 1)}")
-    columns += [forms[spec.kind](name) for name, spec in schema.fields.items() if spec.kind in forms]
-    return np.dtype(columns)
-
-
-def common_dtype(tables: list[np.ndarray], schema: Schema) -> np.dtype:
-    """Columns wide enough for the texts of several indexes."""
-    return index_dtype(schema, {name: max((t.dtype[name].itemsize for t in tables), default=1) for name in schema.texts()})
 
 
 class Records:
@@ -266,7 +138,7 @@ class Records:
 
     @functools.lru_cache(maxsize=8)
     def index(self, split: str) -> np.ndarray:
-        """One row per record (columns: `index_shard`), memory-mapped; rebuilt from the shards if the file is gone."""
+        """One row per record (columns: `record_index.index_table`), memory-mapped; rebuilt from the shards if it is gone."""
         if split in self._tables:
             return self._tables[split]
         path = self.directory / index_name(split)
@@ -294,12 +166,6 @@ class Records:
     def samples(self, split: str):
         """Every record of a split in stored order."""
         return (self.sample(split, i) for i in range(self.count(split)))
-
-
-def concatenate(parts: list[np.ndarray], schema: Schema) -> np.ndarray:
-    """Index tables as one, wide enough for the longest texts."""
-    dtype = common_dtype(parts, schema)
-    return np.concatenate([np.zeros(0, dtype), *(part.astype(dtype) for part in parts)])
 
 
 def _find(directory: Path) -> Path:
