@@ -12,6 +12,7 @@ from tfrs import allocation, ops, order, pixels, storage
 from tfrs.augment import dates, layers, seeds
 from tfrs.errors import UserError, unknown
 from tfrs.labels import IGNORE
+from tfrs.python_calls import numpy_function
 from tfrs.records import Records
 from tfrs.sensors import Sensor, resolve, select
 from tfrs.tasks import Task
@@ -229,7 +230,7 @@ def _random(batches: _Batches, epochs: Iterator[tuple[int, int]]) -> tf.data.Dat
         return [*images.values(), *(np.ascontiguousarray(rows[name]) for name in batches.columns), share]
 
     def batch(numbers, turns, weight, epoch):
-        return tuple(tf.numpy_function(read, [numbers, turns, epoch], types)), weight
+        return tuple(numpy_function(read, [numbers, turns, epoch], types)), weight
 
     types = batches.types()
     rows = tf.TensorSpec([None, None], tf.int64)
@@ -264,8 +265,12 @@ def _sequential(batches: _Batches, epochs: Iterator[tuple[int, int]]) -> tf.data
         tf.random.set_seed(1)
         seed = tf.constant(batches.seed * 1_000_003, tf.int64) + epoch  # no epoch of one seed is that of another
         files = files.shuffle(len(paths), seed, reshuffle_each_iteration=False)
-        mixed = files.interleave(shard, cycle_length=min(4, len(paths)))
+        mixed = files.interleave(shard, cycle_length=min(4, len(paths)), num_parallel_calls=PARALLEL_CALLS)
         return mixed.shuffle(SHUFFLE_BUFFER, seed, reshuffle_each_iteration=False)
+
+    def begin():
+        allocation.keep_freed()  # each epoch: see `_random`
+        yield next(epochs)
 
     def image(name, fields, epoch):
         if not schema.fields[name].series:
@@ -274,7 +279,7 @@ def _sequential(batches: _Batches, epochs: Iterator[tuple[int, int]]) -> tf.data
         def number(key, steps, epoch):
             return dates.chosen(batches.date, batches.seeds([key], int(epoch)), steps)[0]
 
-        return fields[name][tf.numpy_function(number, [fields["key"], tf.shape(fields[name])[:1], epoch], tf.int64)]
+        return fields[name][numpy_function(number, [fields["key"], tf.shape(fields[name])[:1], epoch], tf.int64)]
 
     def parse(record, epoch):
         fields = schema.decode(record, wanted)
@@ -290,11 +295,11 @@ def _sequential(batches: _Batches, epochs: Iterator[tuple[int, int]]) -> tf.data
         return [*images.values(), *(value[rows] for value in values[len(images) :]), share, weight[batches.part]]
 
     def filled(*values):
-        *values, weight = tf.numpy_function(fill, values, [*batches.types(), tf.float32])
+        *values, weight = numpy_function(fill, values, [*batches.types(), tf.float32])
         return tuple(values), weight
 
     return (
-        tf.data.Dataset.from_generator(lambda: [next(epochs)], output_signature=(tf.TensorSpec([], tf.int64),) * 2)
+        tf.data.Dataset.from_generator(begin, output_signature=(tf.TensorSpec([], tf.int64),) * 2)
         .flat_map(stream)
         .map(parse, num_parallel_calls=PARALLEL_CALLS)
         .batch(batches.size)

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tfrs.errors import UserError
 from tfrs.order import order_of
 from tfrs.pipeline import PARALLEL_CALLS, finish
+from tfrs.python_calls import numpy_function
 from tfrs.records import Records
 from tfrs.schema import Field
 from tfrs.sensors import resolve, select
@@ -57,7 +58,7 @@ def load(
     names = [*fields, MASK, *task.columns]
 
     def element(numbers, _, weight):
-        values = tf.numpy_function(read, [numbers], types)
+        values = numpy_function(read, [numbers], types)
         tensors = {n: tf.ensure_shape(v, shape) for n, v, shape in zip(names, values, shapes, strict=True)}
         target = task.target({name: tensors[name] for name in task.columns})
         return {name: tensors[name] for name in [*fields, MASK]}, target, weight
