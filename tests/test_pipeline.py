@@ -250,6 +250,15 @@ def test_shapes_are_static(records, read):
     assert cropped["s2"].shape == (4, 10, 12, 12) and cropped["s1"].shape == (4, 2, 12, 12)
 
 
+@pytest.mark.parametrize("cores", [1, 3, 64])
+def test_any_number_of_cores_streams_any_number_of_shards(records, monkeypatch, cores):
+    monkeypatch.setattr(pipeline, "PARALLEL_CALLS", cores)
+    for split in ("train", "val"):
+        batches = list(load(records, split, read="sequential", seed=0))
+        assert sum(weight.numpy().sum() for _, _, weight in batches) == records.count(split)
+    assert len(records.shards("val")) == 1
+
+
 class Watched:
     """Bytes of a shard that remember which of them were asked for."""
 
@@ -335,8 +344,12 @@ def test_scale_of_an_op_is_that_of_the_bands_chosen(records):
         ({"augment": ["crop:17"], "seed": 0}, r"crop:17 is larger than the images \(16x16\)"),
         ({"augment": ["modality_dropout"], "seed": 0, "inputs": "s1"}, r"modality_dropout needs an input of several sensors"),
         ({"sampling": "balancd", "seed": 0}, r"unknown sampling 'balancd'\. Did you mean 'balanced'\?"),
-        ({"sampling": "balanced"}, r"sampling by weights draws records by their number: give a seed"),
-        ({"sampling": "balanced", "seed": 0, "read": "sequential"}, r"draws records by their number: .* not --read=sequential"),
+        ({"batch_size": 8, "worker": (2, 2)}, r"worker=\(2, 2\): workers are numbered from 0"),
+        ({"batch_size": 8, "worker": (0, 0)}, r"worker=\(0, 0\): workers are numbered from 0"),
+        ({"seed": -1}, r"seed=-1, epoch=0: give whole numbers from 0"),
+        ({"seed": 0, "epoch": -1}, r"seed=0, epoch=-1: give whole numbers from 0"),
+        ({"sampling": "balanced"}, r"sampling by weights is random: give a seed"),
+        ({"sampling": "balanced", "seed": 0, "read": "sequential"}, r"by their number, which --read=sequential cannot"),
         (
             {"sampling": lambda table: np.zeros(len(table)), "seed": 0},
             r"sampling weights of 37 records must be as many numbers",

@@ -72,13 +72,19 @@ def load(
     if not (count := records.count(split)):
         raise UserError(f"{records.directory}: split {split!r} has no record" + " of the selection" * bool(records.selection))
     records.check_files(split)
+    if not 0 <= worker[0] < worker[1]:
+        raise UserError(f"worker={worker}: workers are numbered from 0 to their number less 1")
     if batch_size < 1 or batch_size % worker[1]:
         raise UserError(f"a batch of {batch_size} cannot be shared by {worker[1]} workers; give a multiple of {worker[1]}")
+    if not 0 <= (seed or 0) < 1 << 32 or epoch < 0:
+        raise UserError(f"seed={seed}, epoch={epoch}: give whole numbers from 0, of the seed below 2^32")
     if augment and seed is None:
         raise UserError("augmentations are random: give a seed with them")
     drawn = order.weights(records, split, sampling)
-    if drawn is not None and (seed is None or read == "sequential"):
-        raise UserError("sampling by weights draws records by their number: give a seed, and not --read=sequential")
+    if drawn is not None and seed is None:
+        raise UserError("sampling by weights is random: give a seed with it")
+    if drawn is not None and read == "sequential":
+        raise UserError("sampling by weights draws records by their number, which --read=sequential cannot; leave it out")
     if read == "auto":
         read = "sequential" if drawn is None and storage.is_remote(records.directory) else "random"
     steps = -(-count // batch_size)
@@ -265,7 +271,8 @@ def _sequential(batches: _Batches, epochs: Iterator[tuple[int, int]]) -> tf.data
         tf.random.set_seed(1)
         seed = tf.constant(batches.seed * 1_000_003, tf.int64) + epoch  # no epoch of one seed is that of another
         files = files.shuffle(len(paths), seed, reshuffle_each_iteration=False)
-        mixed = files.interleave(shard, cycle_length=min(4, len(paths)), num_parallel_calls=PARALLEL_CALLS)
+        cycle = min(4, len(paths))
+        mixed = files.interleave(shard, cycle_length=cycle, num_parallel_calls=min(cycle, PARALLEL_CALLS))
         return mixed.shuffle(SHUFFLE_BUFFER, seed, reshuffle_each_iteration=False)
 
     def begin():
