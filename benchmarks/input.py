@@ -5,10 +5,8 @@ its own means, one way after the other, and the median of the repeats counts. Ta
 They are ratios, because absolute figures drift between machines; a loaded machine blurs them too, so its load is printed.
 """
 
-import contextlib
 import json
 import multiprocessing
-import multiprocessing.connection
 import os
 import statistics
 import subprocess
@@ -123,14 +121,12 @@ def compare(row: Row, folder: Path) -> float:
     """Patches/s of `load` with augmentation; prints the table of all ways."""
     job = job_of(row, folder)
     speeds: dict[str, dict[bool, float]] = {}
-    with contextlib.ExitStack() as stack:
-        ends = started(job, stack)
-        found: dict[tuple[str, bool], list[tuple[float, float]]] = {}
-        for _ in range(FLAGS.repeats):
-            for way, pipe in ends.items():
-                for dihedral in (False, True)[: 1 + (way not in peers.LIMITS)]:
-                    pipe.send((FLAGS.seconds, dihedral))
-                    found.setdefault((way, dihedral), []).append(pipe.recv())
+    found: dict[tuple[str, bool], list[tuple[float, float]]] = {}
+    for way in dict.fromkeys([OURS, *(FLAGS.ways or peers.WAYS)]):
+        if absent := peers.missing(way):
+            print(f"{way}: {', '.join(absent)} not installed")
+        else:
+            found |= {(way, dihedral): runs for dihedral, runs in measured(way, job).items()}
     for (way, dihedral), runs in found.items():
         speeds.setdefault(way, {})[dihedral] = statistics.median(patches for patches, _ in runs)
     targets = {"rasterio DataLoader": row.rasterio, "TFRecordDataset + parse": row.parsed, "np.memmap": row.memmap}
@@ -146,26 +142,26 @@ def compare(row: Row, folder: Path) -> float:
     return speeds[OURS][True]
 
 
-def started(job: peers.Job, stack: contextlib.ExitStack) -> dict[str, multiprocessing.connection.Connection]:
-    """A process for each way that works, which waits at the other end of a pipe until it is asked; they end with the stack."""
-    context, ends = multiprocessing.get_context("spawn"), {}
-    for way in dict.fromkeys([OURS, *(FLAGS.ways or peers.WAYS)]):
-        if absent := peers.missing(way):
-            print(f"{way}: {', '.join(absent)} not installed")
-            continue
-        here, there = context.Pipe()
-        process = context.Process(target=peers.serve, args=(way, job, there))
-        process.start()
-        there.close()
-        stack.callback(process.join)
-        stack.callback(here.close)  # which ends it
-        try:
-            here.recv()
-        except EOFError:
-            print(f"{way}: failed, as told above")
-            continue
-        ends[way] = here
-    return ends
+def measured(way: str, job: peers.Job) -> dict[bool, list[tuple[float, float]]]:
+    """Patches/s and memory of the runs without and with augmentation, in a process of its own; nothing of one that fails."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=peers.serve, args=(way, job, there))
+    process.start()
+    there.close()
+    found: dict[bool, list[tuple[float, float]]] = {}
+    try:
+        here.recv()
+        for _ in range(FLAGS.repeats):
+            for dihedral in (False, True)[: 1 + (way not in peers.LIMITS)]:
+                here.send((FLAGS.seconds, dihedral))
+                found.setdefault(dihedral, []).append(here.recv())
+    except EOFError:
+        print(f"{way}: failed, as told above")
+        found = {}
+    here.close()  # which ends it
+    process.join()
+    return found
 
 
 def judged(ratio: float, target: float | None) -> str:

@@ -67,7 +67,7 @@ def parsed(job: Job, dihedral: bool) -> Iterator[int]:
 
     files = tf.data.Dataset.from_tensor_slices(list(map(str, records.shards("train")))).shuffle(1000)
     dataset = files.interleave(tf.data.TFRecordDataset, cycle_length=4, num_parallel_calls=tf.data.AUTOTUNE).shuffle(256)
-    dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE).batch(job.batch).prefetch(tf.data.AUTOTUNE).repeat()
+    dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE).batch(job.batch).prefetch(2).repeat()
     return (len(images) for images, *_ in dataset)
 
 
