@@ -5,7 +5,7 @@ Targets are ratios, because absolute figures drift between machines; a loaded ma
 
 The data sets meant have hundreds of gigabytes: there are so many patches that start-up (half a second) does not decide, and
 SEN12MS (4 GB) passes what a system keeps unwritten, so that the disk has its say in copying as in building. What one way has
-left unwritten is on the disk before the next begins. `--data` on /dev/shm (8 GB; the sources are links of few files) takes the
+left unwritten is on the disk before the next begins. `--data` on /dev/shm (5 GB; the sources are links of few files) takes the
 disk out of the comparison.
 The limit is copying the same files through a program's memory, since no record can be made of bytes that were never looked at.
 `shutil.copyfile` is shown beside it: there the kernel copies from page to page, with half the traffic.
