@@ -17,7 +17,7 @@ from tfrs.scene import MASK, Reading, Scene, find_scene, opened
 from tfrs.scene_map import Extras, check_output, write_map
 from tfrs.scene_windows import Images
 
-PIXELS = 1 << 20  # of a batch of windows
+PIXELS = 1 << 19  # of a batch of windows: two of 512, whose layers are most of the memory of a U-Net
 # Of images and results of a row of windows, of which several are alive at a time. Measured: VGG16's U-Net with 14 classes and
 # all layers takes 2.5 GiB at a tile's 10,980 columns.
 ROW_BYTES = 128 << 20
