@@ -124,7 +124,7 @@ if __name__ == "__main__":
     )
     flags.DEFINE_integer("overlap", None, "of windows in pixels; default: a quarter", lower_bound=0)
     flags.DEFINE_integer("stride", None, "pixels from one patch to the next; default: the patches' side", lower_bound=1)
-    flags.DEFINE_integer("batch_size", None, "windows at a time; default: a million pixels", lower_bound=1)
+    flags.DEFINE_integer("batch_size", None, "windows at a time; default: half a million pixels", lower_bound=1)
     flags.DEFINE_bool("probabilities", False, "write those of all classes, <map>_probabilities.tif")
     flags.DEFINE_bool("uncertainty", False, "write the entropy of the probabilities, <map>_uncertainty.tif")
     flags.DEFINE_string("occlude", "", "map what each 'sensor' or each 'band' contributes, <map>_occlusion.tif and .csv")
