@@ -12,7 +12,7 @@ import rasterio.crs
 import rasterio.shutil
 import rasterio.warp
 import rasterio.windows
-from rasterio._err import CPLE_BaseError  # which `shutil.copy` raises as it is when a disk is full
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -27,6 +27,9 @@ _OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO
 CACHE_BYTES = 384 << 20
 
 RESAMPLING = ("nearest", "bilinear", "cubic")
+
+# `rasterio.shutil.copy` and transformations of coordinates let errors of GDAL through as they are.
+FAILURES = (RasterioError, CPLE_BaseError)
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ def _told(path):
     """Turn what rasterio says of a file that it cannot write into a UserError."""
     try:
         yield
-    except (RasterioError, CPLE_BaseError) as error:
+    except FAILURES as error:
         guess = "; is the disk full?" if os.path.exists(path) else ""  # it could be opened
         raise UserError(f"{path}: cannot be written ({_innermost(error)}){guess}") from error
 

@@ -19,7 +19,7 @@ from tfrs.scene_windows import Images
 
 PIXELS = 1 << 19  # of a batch of windows: two of 512, whose layers are most of the memory of a U-Net
 # Of images and results of a row of windows, of which several are alive at a time. Measured: VGG16's U-Net with 14 classes and
-# all layers takes 2.5 GiB at a tile's 10,980 columns.
+# all layers took 2.5 GiB at a tile's 10,980 columns, with four windows at a time.
 ROW_BYTES = 128 << 20
 WINDOW = 512  # side of windows of models that take any size, where patches are no larger
 DENSE = "(batch, class, row, column)"  # layout of the output of models that label pixels

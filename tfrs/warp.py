@@ -14,12 +14,11 @@ import rasterio.transform
 import rasterio.vrt
 import rasterio.warp
 import rasterio.windows
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from tfrs.errors import BadPatch, UserError
-from tfrs.geotiff import CACHE_BYTES, Grid
+from tfrs.geotiff import CACHE_BYTES, FAILURES, Grid
 
 _lock = threading.Lock()  # a GDAL data set serves one thread at a time
 
@@ -180,7 +179,7 @@ def outline(path: str, crs: str) -> list[dict]:
         placed = [rasterio.warp.transform_geom("EPSG:4326", crs, polygon) for polygon in polygons]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; --aoi takes a GeoJSON file") from error
-    except (ValueError, KeyError, TypeError, RasterioError, CPLE_BaseError) as error:
+    except (ValueError, KeyError, TypeError, *FAILURES) as error:
         raise UserError(f"{path}: is no GeoJSON in degrees ({error}); --aoi takes one with polygons, in EPSG:4326") from error
     if not polygons:
         raise UserError(f"{path}: has no polygon; --aoi takes a GeoJSON file with polygons, in EPSG:4326")
@@ -206,7 +205,7 @@ def share_covered(grid: Grid, other: Grid) -> float:
     if other.crs != grid.crs:
         try:
             found = rasterio.warp.transform_bounds(other.crs, grid.crs, *found)
-        except (RasterioError, CPLE_BaseError):  # so far away that it has no place there
+        except FAILURES:  # so far away that it has no place there
             return 0.0
     across, down = (max(0, min(box[i + 2], found[i + 2]) - max(box[i], found[i])) for i in (0, 1))
     return across * down / ((box[2] - box[0]) * (box[3] - box[1]))
