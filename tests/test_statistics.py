@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfrs.sensors import Sensor, sentinel1, sentinel2
-from tfrs.statistics import PUBLISHED, BandStatistics
+from tfrs.statistics import PUBLISHED, BandStatistics, Measuring
 
 shapes = st.tuples(st.just(2), st.integers(1, 5), st.integers(1, 5))
 decibels = st.floats(-60, 30, width=32) | st.just(float("nan")) | st.just(-32768.0)
@@ -53,6 +53,18 @@ def test_merge_in_any_grouping(parts, data):
         second = measured.pop(data.draw(st.integers(0, len(measured) - 1)))
         measured.append(first.merge(second))
     assert_equal_to_numpy(measured[0], whole, -32768.0)
+
+
+@given(st.lists(images, min_size=1, max_size=6), st.integers(1, 40))
+def test_small_images_are_measured_together(images, block):
+    images = [image for image in images if image.dtype == images[0].dtype]
+    measuring = Measuring(Sensor("s", ("A", "B"), str(images[0].dtype), "unit", nodata=0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tfrs.statistics._BLOCK", block)
+        for image in images:
+            measuring.add(image)
+        whole = np.concatenate([image.reshape(2, -1) for image in images], axis=1)[:, :, None]
+        assert_equal_to_numpy(measuring.result(), whole, 0)
 
 
 def test_hand_worked():

@@ -52,7 +52,9 @@ def index_table(schema: Schema, rows: Iterable[tuple[int, int, Mapping, Mapping]
             if spec.kind == "text":
                 value = value.encode()
             elif spec.kind == "labels":
-                value = [i in value for i in range(schema.classes(name))]
+                present = np.zeros(schema.classes(name), np.uint8)
+                present[value] = 1
+                value = present
             columns.setdefault(name, []).append(value)
     widths = {name: max(map(len, columns.get(name, [])), default=1) for name in schema.texts()}
     table = np.zeros(len(columns["start"]), index_dtype(schema, widths))

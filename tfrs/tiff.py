@@ -13,6 +13,7 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -88,18 +89,35 @@ def _read(content: bytes) -> Plain:
     # An image, and no overview, mask or page after it.
     _require(struct.unpack_from(order + "I", content, end) == (0,))
     directory = content[at + 2 : end]
-    places, furthest = _places(directory, order)
+    _, outside, furthest = _places(directory, order)
     _require(furthest <= len(content))
-    tags = {code: value or content[at : at + size] for code, (value, at, size) in places.items()}
+    said = _said(directory, order, tuple([content[start:end] for _, start, end in outside]))
+    return Plain(said.layout.pixels(content), *said[1:])
+
+
+class _Said(NamedTuple):
+    """What the tags of a file say, the rest as in `Plain`."""
+
+    layout: "_Layout"
+    transform: tuple[float, ...]
+    geokeys: tuple
+    nodata: float | None
+    descriptions: tuple[str, ...]
+
+
+@functools.lru_cache(maxsize=64)  # bands of a patch say the same, where each has a file
+def _said(directory: bytes, order: str, values: tuple[bytes, ...]) -> _Said:
+    """The same from the directory, and what stands outside of it."""
+    inside, outside, _ = _places(directory, order)
+    tags = inside | {code: value for (code, _, _), value in zip(outside, values, strict=True)}
     # What says where the pixels are is the same in all files of one size from one writer, and costs most to interpret.
     layout = _layout(directory, order, tuple(map(tags.get, _LAYOUT)))
-    data = layout.pixels(content)
-    return Plain(
-        data,
+    return _Said(
+        layout,
         _transform(tags, order),
         _geokeys(tags, order),
-        _nodata(tags.get(GDAL_NODATA), data.dtype),
-        _descriptions(tags.get(GDAL_METADATA, b""), len(data)),
+        _nodata(tags.get(GDAL_NODATA), layout.dtype),
+        _descriptions(tags.get(GDAL_METADATA, b""), layout.shape[0]),
     )
 
 
@@ -109,16 +127,19 @@ def _require(condition) -> None:
 
 
 @functools.lru_cache(maxsize=256)
-def _places(directory: bytes, order: str) -> tuple[dict[int, tuple[bytes | None, int, int]], int]:
-    """Per tag its value if it is in the directory, else offset and size in bytes; and the offset where the furthest ends."""
-    places, furthest, last = {}, 0, 0
+def _places(directory: bytes, order: str) -> tuple[dict[int, bytes], tuple[tuple[int, int, int], ...], int]:
+    """Values of the tags that stand in the directory; of the others (tag, start, end) in the file; and the furthest end."""
+    inside, outside, last = {}, [], 0
     for code, kind, count, value in struct.iter_unpack(order + "HHI4s", directory):
         _require(code > last and kind in _TAGS.get(code, ()) and count)
         size = count * _BYTES[kind]
-        (at,) = struct.unpack(order + "I", value)
-        places[code] = (value[:size] if size <= 4 else None, at, size)
-        furthest, last = max(furthest, at + size if size > 4 else 0), code
-    return places, furthest
+        if size <= 4:
+            inside[code] = value[:size]
+        else:
+            (at,) = struct.unpack(order + "I", value)
+            outside.append((code, at, at + size))
+        last = code
+    return inside, tuple(outside), max((end for _, _, end in outside), default=0)
 
 
 @dataclass(frozen=True)
@@ -129,12 +150,13 @@ class _Layout:
     shape: tuple[int, int, int]
     planar: bool
     runs: tuple[tuple[int, int], ...]  # start and end of strips, those that follow each other as one if not compressed
+    end: int  # of the furthest
     compression: int
     decoded: tuple[int, ...]  # sizes of the pixels of compressed strips
     predicted: bool  # each pixel is stored as its difference from the one before it in its row
 
     def pixels(self, content: bytes) -> np.ndarray:
-        _require(all(end <= len(content) for _, end in self.runs))
+        _require(self.end <= len(content))
         bands, height, width = self.shape
         parts = [memoryview(content)[start:end] for start, end in self.runs]
         if self.decoded:
@@ -227,7 +249,7 @@ def _layout(directory: bytes, order: str, values: tuple[bytes | None, ...]) -> _
         begin = runs.pop()[0] if runs and runs[-1][1] == start and not compressed else start
         runs.append((begin, start + size))
     decoded = sizes if compressed else ()
-    return _Layout(dtype, (bands, height, width), planar == 2, tuple(runs), compression, decoded, predictor == 2)
+    return _Layout(dtype, (bands, height, width), planar == 2, tuple(runs), max(end for _, end in runs), compression, decoded, predictor == 2)
 
 
 def _transform(tags: dict[int, bytes], order: str) -> tuple[float, ...]:
