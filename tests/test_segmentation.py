@@ -165,8 +165,8 @@ def test_pixels_without_data_have_no_class(records, monkeypatch):
     """A pixel of Sentinel-2 that is 0 in all bands read, and one of Sentinel-1 that is NaN in one."""
     gather = pixels.gather
 
-    def with_holes(shards, starts, field, positions):
-        image = gather(shards, starts, field, positions)
+    def with_holes(shards, starts, field, *rest):
+        image = gather(shards, starts, field, *rest)
         if field.dtype == "uint16":
             image[:, :, 3, 5], image[:, 0, 6, 6] = 0, 0
         elif field.dtype == "float32":

@@ -65,10 +65,19 @@ MIXINGS: dict[str, tuple[Callable[..., Mixing], Number]] = {
 
 @dataclass(frozen=True)
 class Chain:
-    """Ops in their order, and the mixing that ends them, if any."""
+    """Ops in their order, and the mixing that ends them, if any.
+
+    Attributes:
+        turns: The first op is dihedral. Pixels may be copied under `symmetries` instead, which spares the op's own copies.
+    """
 
     ops: tuple[Op, ...] = ()
     mixing: Mixing | None = None
+    turns: bool = False
+
+    def symmetries(self, seeds: np.ndarray) -> list[int] | None:
+        """Those that the first op gives to samples with these seeds; None of another op."""
+        return geometry.symmetries(mix(seeds)) if self.turns else None
 
 
 def parse(specs: Iterable[str], layers: Mapping[str, Layer]) -> Chain:
@@ -83,7 +92,8 @@ def parse(specs: Iterable[str], layers: Mapping[str, Layer]) -> Chain:
         first = specs[mixes.index(True)]
         raise UserError(f"augmentation {first!r} must be the last: one after it could change how much of each record is there")
     made = [_made(spec, layers) for spec in specs]
-    return Chain(tuple(made[:-1]), made[-1]) if any(mixes) else Chain(tuple(made))
+    turns = specs[:1] == ["dihedral"]
+    return Chain(tuple(made[:-1]), made[-1], turns) if any(mixes) else Chain(tuple(made), turns=turns)
 
 
 def _made(spec: str, layers: Mapping[str, Layer]) -> Op | Mixing:
@@ -112,14 +122,16 @@ def _value(spec: str, number: Number, text: str) -> float:
     return number.type(value)
 
 
-def apply(chain: Chain, images: Images, seeds: np.ndarray) -> tuple[Images, np.ndarray]:
+def apply(chain: Chain, images: Images, seeds: np.ndarray, *, turned: bool = False) -> tuple[Images, np.ndarray]:
     """Augmented rasters of a batch, and how much (B,) of each sample is its own and not of the next one.
 
     Args:
         images: The rasters; they may be written into.
         seeds: One per sample; each op gets them mixed anew.
+        turned: The rasters were copied under `Chain.symmetries`, if there are any.
     """
-    for op in chain.ops:
+    for number, op in enumerate(chain.ops):
         seeds = mix(seeds)
-        images = op(images, seeds)
+        if not (turned and chain.turns and number == 0):
+            images = op(images, seeds)
     return images, np.ones(len(seeds), np.float32) if chain.mixing is None else chain.mixing(images, mix(seeds))

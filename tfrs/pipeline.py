@@ -184,9 +184,9 @@ class _Batches:
                 found.append(tf.reduce_any(tf.math.is_nan(tensors[name]), axis=1))
         return tf.reduce_any(found, axis=0)
 
-    def augment(self, images: layers.Images, drawn: np.ndarray) -> tuple[layers.Images, np.ndarray]:
+    def augment(self, images: layers.Images, drawn: np.ndarray, **done) -> tuple[layers.Images, np.ndarray]:
         """Rasters of `part` from those of `rows` with their seeds, and how much of each record of `rows` is its own."""
-        images, share = ops.apply(self.chain, images, drawn)
+        images, share = ops.apply(self.chain, images, drawn, **done)
         return {name: image[: self.part.stop - self.part.start] for name, image in images.items()}, share
 
     def types(self) -> list[np.dtype]:
@@ -228,11 +228,12 @@ def _random(batches: _Batches, epochs: Iterator[tuple[int, int]]) -> tf.data.Dat
         rows = table[numbers]
         drawn = seeds.again(batches.seeds(rows["key"], int(epoch)), turns)
         mapped = [records.open(shards[shard]) for shard in rows["shard"]]
+        turns = batches.chain.symmetries(drawn)
         images = {
-            name: pixels.gather(mapped, batches.starts(name, rows, drawn), fields[name], batches.positions(name))
+            name: pixels.gather(mapped, batches.starts(name, rows, drawn), fields[name], batches.positions(name), turns)
             for name in batches.rasters
         }
-        images, share = batches.augment(images, drawn)
+        images, share = batches.augment(images, drawn, turned=True)
         return [*images.values(), *(np.ascontiguousarray(rows[name]) for name in batches.columns), share]
 
     def batch(numbers, turns, weight, epoch):

@@ -5,12 +5,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tfrs.augment.geometry import spaced, symmetry
 from tfrs.schema import Field
 
 ALIGNMENT = 64  # bytes; TensorFlow takes over a NumPy array without a copy when it starts at such an address
 
 
-def gather(shards: list[np.ndarray], starts: np.ndarray, field: Field, positions: tuple[int, ...]) -> np.ndarray:
+def gather(
+    shards: list[np.ndarray], starts: np.ndarray, field: Field, positions: tuple[int, ...], symmetries: list[int] | None = None
+) -> np.ndarray:
     """Wanted bands of one raster of several records, each run of neighbouring bands in one copy.
 
     Args:
@@ -18,16 +21,28 @@ def gather(shards: list[np.ndarray], starts: np.ndarray, field: Field, positions
         starts: Offset of the raster in it.
         field: The raster's, or that of a series of which `starts` point to one image each.
         positions: The bands wanted, in order.
+        symmetries: How each record's raster, a square, is turned meanwhile (`geometry.symmetry`).
 
     Returns:
         Array (B, C, H, W) at an aligned address.
     """
-    image = aligned((len(shards), len(positions), *field.shape[-2:]), np.dtype(field.dtype))
-    size = image[0, 0].nbytes
-    runs = [(first * size, last * size) for first, last in _runs(positions)]
-    parts = [shard[at + first : at + last] for shard, at in zip(shards, starts.tolist(), strict=True) for first, last in runs]
-    np.concatenate(parts, out=image.reshape(-1).view(np.uint8))
-    return image
+    batch = aligned((len(shards), len(positions), *field.shape[-2:]), np.dtype(field.dtype))
+    size = batch[0, 0].nbytes
+    places, runs = zip(shards, starts.tolist(), strict=True), [(first * size, last * size) for first, last in _runs(positions)]
+    if symmetries is None:
+        parts = [shard[at + first : at + last] for shard, at in places for first, last in runs]
+        np.concatenate(parts, out=batch.reshape(-1).view(np.uint8))
+        return batch
+    # Through a copy within the cache: read from the shard out of order, bands take up to 1.5 times as long.
+    copy = spaced(batch.shape[1:], batch.dtype)
+    turned = [symmetry(copy, code) for code in range(8)]
+    ends = itertools.accumulate(((last - first) // size for first, last in runs), initial=0)
+    targets = [copy[begin:end].view(np.uint8) for begin, end in itertools.pairwise(ends)]
+    for image, (shard, at), code in zip(batch, places, symmetries, strict=True):
+        for target, (first, last) in zip(targets, runs, strict=True):
+            target[...] = shard[at + first : at + last].reshape(target.shape)
+        image[...] = turned[code]
+    return batch
 
 
 def _runs(positions: tuple[int, ...]) -> Iterator[tuple[int, int]]:

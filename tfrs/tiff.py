@@ -249,7 +249,16 @@ def _layout(directory: bytes, order: str, values: tuple[bytes | None, ...]) -> _
         begin = runs.pop()[0] if runs and runs[-1][1] == start and not compressed else start
         runs.append((begin, start + size))
     decoded = sizes if compressed else ()
-    return _Layout(dtype, (bands, height, width), planar == 2, tuple(runs), max(end for _, end in runs), compression, decoded, predictor == 2)
+    return _Layout(
+        dtype,
+        (bands, height, width),
+        planar == 2,
+        tuple(runs),
+        max(end for _, end in runs),
+        compression,
+        decoded,
+        predictor == 2,
+    )
 
 
 def _transform(tags: dict[int, bytes], order: str) -> tuple[float, ...]:

@@ -21,14 +21,12 @@ def dihedral(layers: Mapping[str, Layer]) -> Op:
     """One of the 8 flips and quarter turns of the square, each with the same probability."""
 
     def apply(images: Images, seeds: np.ndarray) -> Images:
-        codes = (mix(seeds) % np.uint64(8)).tolist()
+        codes = symmetries(seeds)
         for name, batch in images.items():
-            _, bands, height, width = batch.shape
+            height, width = batch.shape[2:]
             if height != width:
                 raise UserError(f"dihedral needs square images, {name} is {height}x{width}; crop first")
-            # Rows a power of two apart share few places of the cache, and a transposed image runs through its columns: with
-            # a gap between rows it took a fifth of the time (256x256 uint16).
-            copy = np.empty((bands, height, width + GAP), batch.dtype)[..., :width]
+            copy = spaced(batch.shape[1:], batch.dtype)
             for image, code in zip(batch, codes, strict=True):
                 if code:
                     copy[...] = image
@@ -36,6 +34,22 @@ def dihedral(layers: Mapping[str, Layer]) -> Op:
         return images
 
     return apply
+
+
+def symmetries(seeds: np.ndarray) -> list[int]:
+    """The symmetry that `dihedral` gives to each sample, from the seeds that it gets."""
+    return (mix(seeds) % np.uint64(8)).tolist()
+
+
+def spaced(shape: tuple[int, int, int], dtype: np.dtype) -> np.ndarray:
+    """An array (C, H, W) of uninitialised values, with a gap between rows that would be a power of two apart.
+
+    Such rows share few places of the cache, and a transposed image runs through its columns: with a gap it took a fifth of the
+    time (256x256 uint16). Elsewhere it only costs.
+    """
+    *outer, width = shape
+    gap = GAP if width * dtype.itemsize % 256 == 0 else 0
+    return np.empty((*outer, width + gap), dtype)[..., :width]
 
 
 def symmetry(image: np.ndarray, code: int) -> np.ndarray:
