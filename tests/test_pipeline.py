@@ -178,7 +178,7 @@ def test_dihedral_of_both_sensors_is_the_same_symmetry(records):
 
     back = {view: (key, code) for key in raw for code, view in enumerate(the_eight(raw[key]["s1"]))}
     codes = set()
-    for images, _, _ in epoch(load(records, inputs="s2:B02+s1:VV,VH", seed=0, augment=["dihedral"])):
+    for images, _, _ in epoch(load(records, inputs="s2:B02+s1:VV,VH", seed=0, augment="dihedral")):
         for s2, s1 in zip(images["s2"], images["s1"], strict=True):
             key, code = back[s1.tobytes()]
             assert s2.tobytes() == the_eight(raw[key]["s2"][[1]])[code]

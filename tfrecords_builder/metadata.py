@@ -46,7 +46,7 @@ def finish(dataset: Dataset, directory: Path, tasks: list, head: dict) -> None:
             "shards": [
                 {"name": task.name, **{k: result[k] for k in ("records", "bytes", "crc32c")}} for task, result in members
             ],
-            "classes": class_counts(index, dataset.schema) | _pixel_counts([result for _, result in members]),
+            "classes": class_counts(index, dataset.schema) | pixel_counts([result["pixels"] for _, result in members]),
         }
     merged = {sensor.name: BandStatistics.empty(len(sensor.bands)) for sensor in dataset.sensors}
     for result in results:
@@ -78,10 +78,9 @@ def class_counts(index: np.ndarray, schema) -> dict[str, list]:
     return counts
 
 
-def _pixel_counts(results: list[dict]) -> dict[str, list[int]]:
-    """Per map, pixels per class."""
-    names = results[0]["pixels"]
-    return {name: np.sum([result["pixels"][name] for result in results], axis=0).tolist() for name in names}
+def pixel_counts(shards: list[dict]) -> dict[str, list[int]]:
+    """Per map, pixels per class, from those of each shard."""
+    return {name: np.sum([counts[name] for counts in shards], axis=0).tolist() for name in shards[0]}
 
 
 def merge_index(path: Path, parts: list[Path], schema) -> np.ndarray:

@@ -11,7 +11,7 @@ import google_crc32c
 import numpy as np
 
 from tfrecords_builder import local, quarantine
-from tfrecords_builder.metadata import class_counts, tfds_files
+from tfrecords_builder.metadata import class_counts, pixel_counts, tfds_files
 from tfrs.errors import UserError
 from tfrs.frames import frames, open_shard
 from tfrs.progress import progress
@@ -77,21 +77,22 @@ def find_problems(records: Records, workers: int = 1) -> list[Problem]:
     in_quarantine, problems = _quarantine(records)
     problems += _foreign_shards(records) + _tfds(records)
     for split in splits:
-        tables = []
+        tables, pixels = [], []
         for _ in splits[split]["shards"]:
-            found, table = next(results)
+            found, table, counts = next(results)
             problems += found
             tables.append(table)
+            pixels.append(counts)
         problems += _index_file(records, split, tables)
         if all(table is not None for table in tables):
             table = concatenate(tables, records.schema)
-            problems += _counts(records, split, table) + _twice(records, split, table, in_quarantine)
+            problems += _counts(records, split, table, pixel_counts(pixels)) + _twice(records, split, table, in_quarantine)
             if split == "train":
                 problems += _statistics(records, table)
     return problems
 
 
-def _check_shards(jobs: list[tuple], workers: int) -> list[tuple[list[Problem], np.ndarray | None]]:
+def _check_shards(jobs: list[tuple], workers: int) -> list[tuple[list[Problem], np.ndarray | None, dict]]:
     workers = min(workers, len(jobs))
     settings = {"total": len(jobs), "unit": "shard", "desc": "verifying"}
     if workers < 2:
@@ -103,13 +104,14 @@ def _check_shards(jobs: list[tuple], workers: int) -> list[tuple[list[Problem], 
         raise UserError("a worker process died (killed for memory?); verify again with fewer --workers") from error
 
 
-def check_shard(shard: Path, stated: dict, schema: Schema, number: int) -> tuple[list[Problem], np.ndarray | None]:
+def check_shard(shard: Path, stated: dict, schema: Schema, number: int) -> tuple[list[Problem], np.ndarray | None, dict]:
     """Compare one shard with what the manifest states of it.
 
     Returns:
-        Its problems, and its index (see `index_shard`), None where a record is bad.
+        Its problems, its index (see `index_shard`), None where a record is bad, and per map its pixels per class.
     """
     problems, record = [], 0
+    pixels = {name: np.zeros(schema.classes(name), np.int64) for name in schema.maps()}
     try:
         size = shard.stat().st_size
         if size != stated["bytes"]:
@@ -118,17 +120,19 @@ def check_shard(shard: Path, stated: dict, schema: Schema, number: int) -> tuple
             problems.append(Problem(shard, f"CRC32C of the file is {crc}, manifest says {stated['crc32c']}"))
         data = open_shard(shard)
         for record, (start, end) in enumerate(frames(shard)):  # noqa: B007, read when locate raises
-            schema.locate(data, start, end)
+            spans = schema.locate(data, start, end)
+            for name, counts in pixels.items():
+                counts += schema.scheme(name).count(schema.value(data, name, spans[name])[0])
         table = index_shard(shard, schema, number)
     except OSError as error:
-        return [*problems, Problem(shard, error.strerror)], None
+        return [*problems, Problem(shard, error.strerror)], None, {}
     except UserError as error:
-        return [*problems, Problem(shard, str(error).removeprefix(f"{shard}: "))], None
+        return [*problems, Problem(shard, str(error).removeprefix(f"{shard}: "))], None, {}
     except ValueError as error:
-        return [*problems, Problem(shard, f"record {record}: {error}")], None
+        return [*problems, Problem(shard, f"record {record}: {error}")], None, {}
     if len(table) != stated["records"]:
         problems.append(Problem(shard, f"{len(table)} records, manifest says {stated['records']}"))
-    return problems, table
+    return problems, table, pixels
 
 
 def _crc32c(path: Path) -> str:
@@ -224,11 +228,11 @@ def _differing(rows: np.ndarray, table: np.ndarray) -> np.ndarray:
     return wrong
 
 
-def _counts(records: Records, split: str, table: np.ndarray) -> list[Problem]:
+def _counts(records: Records, split: str, table: np.ndarray, pixels: dict[str, list[int]]) -> list[Problem]:
     path, stated, problems = records.directory / MANIFEST, records.manifest["splits"][split], []
     if stated["records"] != len(table):
         problems.append(Problem(path, f"split {split} has {len(table)} records, manifest says {stated['records']}"))
-    for name, counts in class_counts(table, records.schema).items():
+    for name, counts in (class_counts(table, records.schema) | pixels).items():
         classes = records.schema.schemes[records.schema.fields[name].scheme].classes
         for label, found, said in zip(classes, counts, stated["classes"][name], strict=True):
             if not np.isclose(found, said, rtol=1e-9, atol=0):

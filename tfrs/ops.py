@@ -80,13 +80,13 @@ class Chain:
         return geometry.symmetries(mix(seeds)) if self.turns else None
 
 
-def parse(specs: Iterable[str], layers: Mapping[str, Layer]) -> Chain:
-    """A chain from specs such as `dihedral`, `crop:64`, `noise:0.05`, `resized_crop:64:0.5`, in the order given.
+def parse(specs: str | Iterable[str], layers: Mapping[str, Layer]) -> Chain:
+    """A chain from a spec such as `dihedral`, `crop:64`, `resized_crop:64:0.5`, or from several in the order given.
 
     Raises:
         UserError: The name is unknown, its numbers are missing or will not do, or something comes after a mixing.
     """
-    specs = list(specs)
+    specs = [specs] if isinstance(specs, str) else list(specs)
     mixes = [spec.partition(":")[0] in MIXINGS for spec in specs]
     if any(mixes[:-1]):
         first = specs[mixes.index(True)]

@@ -1,6 +1,7 @@
 """Records to batches: record numbers in an order, pixels copied once from the memory map, targets from the index."""
 
 import itertools
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from tfrs.tasks import Task
 
 # Autotuned pipelines stalled for up to 2 s at the end of an epoch (measured); a fixed number of calls never did.
 PARALLEL_CALLS = os.cpu_count() or 1
-SHUFFLE_BUFFER = 1024  # records, in sequential reading only
+SHUFFLE_BUFFER, SHUFFLE_BYTES = 1024, 1 << 30  # records, and of their pixels, at most; in sequential reading only
 
 
 def load(
@@ -29,7 +30,7 @@ def load(
     inputs: str,
     task: Task,
     batch_size: int,
-    augment: Iterable[str] = (),
+    augment: str | Iterable[str] = (),
     date: str = "",
     sampling: str | order.Weights = "uniform",
     seed: int | None = None,
@@ -251,6 +252,8 @@ def _sequential(batches: _Batches, epochs: Iterator[tuple[int, int]]) -> tf.data
     records, split, schema = batches.records, batches.split, batches.records.schema
     paths, chosen = [str(path) for path in records.shards(split)], records.chosen(split)
     wanted = [*batches.names, "key"]
+    size = sum(math.prod(batches.shape(name)) * batches.dtype(name).itemsize for name in batches.rasters)
+    buffer = max(batches.size, min(SHUFFLE_BUFFER, SHUFFLE_BYTES // size))
     masks = [np.bincount(numbers).astype(bool) for numbers in chosen or ()]
     shards = (paths, tf.RaggedTensor.from_row_lengths(np.concatenate(masks), list(map(len, masks)))) if chosen else (paths,)
 
@@ -262,19 +265,23 @@ def _sequential(batches: _Batches, epochs: Iterator[tuple[int, int]]) -> tf.data
         return kept.map(lambda record, kept: record)
 
     def stream(epoch, step):
-        return ordered(epoch).skip(step * batches.size).map(lambda record: (record, epoch))
+        return ordered(epoch).skip(step * batches.size).map(lambda *values: (*values, epoch))
 
     def ordered(epoch):
         files = tf.data.Dataset.from_tensor_slices(shards)
         if batches.seed is None:
-            return files.flat_map(shard)
+            return parsed(files.flat_map(shard), epoch)
         # Seed of this function's graph only; with a global seed of 0, shuffle cannot take a tensor as its own.
         tf.random.set_seed(1)
         seed = tf.constant(batches.seed * 1_000_003, tf.int64) + epoch  # no epoch of one seed is that of another
         files = files.shuffle(len(paths), seed, reshuffle_each_iteration=False)
         cycle = min(4, len(paths))
         mixed = files.interleave(shard, cycle_length=cycle, num_parallel_calls=min(cycle, PARALLEL_CALLS))
-        return mixed.shuffle(SHUFFLE_BUFFER, seed, reshuffle_each_iteration=False)
+        # What waits in the buffer is the part that is wanted, not whole records.
+        return parsed(mixed, epoch).shuffle(buffer, seed, reshuffle_each_iteration=False)
+
+    def parsed(found, epoch):
+        return found.map(lambda record: parse(record, epoch), num_parallel_calls=PARALLEL_CALLS)
 
     def begin():
         allocation.keep_freed()  # each epoch: see `_random`
@@ -292,7 +299,7 @@ def _sequential(batches: _Batches, epochs: Iterator[tuple[int, int]]) -> tf.data
     def parse(record, epoch):
         fields = schema.decode(record, wanted)
         images = [tf.gather(image(name, fields, epoch), batches.positions(name)) for name in batches.rasters]
-        return (*images, *(fields[name] for name in batches.columns), fields["key"], epoch)
+        return (*images, *(fields[name] for name in batches.columns), fields["key"])
 
     def fill(*values):
         *values, keys, epoch = values
@@ -309,7 +316,6 @@ def _sequential(batches: _Batches, epochs: Iterator[tuple[int, int]]) -> tf.data
     return (
         tf.data.Dataset.from_generator(begin, output_signature=(tf.TensorSpec([], tf.int64),) * 2)
         .flat_map(stream)
-        .map(parse, num_parallel_calls=PARALLEL_CALLS)
         .batch(batches.size)
         .map(filled, num_parallel_calls=PARALLEL_CALLS)
     )

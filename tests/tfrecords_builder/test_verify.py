@@ -5,6 +5,7 @@ import struct
 import google_crc32c
 import numpy as np
 import pytest
+from small_records import SmallPatches
 
 from tfrecords_builder import verify as verifying
 from tfrecords_builder.plan import plan
@@ -176,6 +177,16 @@ def test_record_of_another_schema_is_named_though_every_checksum_fits(records):
 )
 def test_edited_manifest_is_found(records, change, expected):
     assert expected in "\n".join(find_problems(edit_manifest(records, change)))
+
+
+def test_pixels_of_maps_are_counted_again(tmp_path):
+    small = SmallPatches()
+    records = write(small, tmp_path, tmp_path, {"train": list("abcdef"), "val": list("gh")}, shard_mb=0.02)
+    assert len(records.shards("train")) > 1 and find_problems(records) == []
+    water = sum(int((small.read(tmp_path, key)["lc"] == 17).sum()) for key in "abcdef")
+    records = edit_manifest(records, lambda m: m["splits"]["train"]["classes"]["lc"].__setitem__(16, 7))
+    (problem,) = find_problems(records)
+    assert problem.endswith(f"manifest.json: lc 'Water Bodies' of split train: {water} in the records, manifest says 7")
 
 
 def test_wrong_index_row_names_record(records):
