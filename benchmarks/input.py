@@ -105,7 +105,7 @@ def geotiffs(name: str, source: Path, key: str, bands: dict[str, tuple[int, ...]
 
     numbers = {sensor: tuple(place + 1 for place in places) for sensor, places in bands.items()}
     if name == "sen12ms":
-        return tuple((str(sen12ms.paths(source, key)[sensor]), number, 256) for sensor, number in numbers.items())
+        return tuple((sen12ms.paths(source, key)[sensor], number, 256) for sensor, number in numbers.items())
     if name == "eurosat":
         return ((f"{source}/EuroSAT_MS/{key.partition('_')[0]}/{key}.tif", numbers["s2"], 64),)
     if name == "multisenge":

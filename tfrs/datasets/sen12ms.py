@@ -45,12 +45,10 @@ def parse_key(key: str) -> tuple[str, int, int]:
     return match[1], int(match[2]), int(match[3])
 
 
-def paths(root: Path, key: str) -> dict[str, Path]:
+def paths(root: Path, key: str) -> dict[str, str]:
     """The three files of a patch. Built from the parts of the name: `ROIs1158` itself contains `s1`."""
     season, scene, patch = parse_key(key)
-    return {
-        part: Path(root) / season / f"{part}_{scene}" / f"{season}_{part}_{scene}_p{patch}.tif" for part in ("s2", "s1", "lc")
-    }
+    return {part: f"{root}/{season}/{part}_{scene}/{season}_{part}_{scene}_p{patch}.tif" for part in ("s2", "s1", "lc")}
 
 
 def split_of(season: str, scene: int) -> str:
