@@ -4,6 +4,7 @@ Patch i of a seed is the same however many are written. The pixels come from `tf
 """
 
 import functools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ def _write_block(root: Path, split: str, turn: int, count: int, seed: int) -> No
         pixels = np.s_[:, :, column * SIZE : (column + 1) * SIZE]
         transform = (10.0, 0.0, west + 10 * SIZE * column, 0.0, -10.0, north - 10 * SIZE * 2 * block)
         for part, path in paths(root, f"{season}_s2_{scene}_p{block * BLOCK + column + 1}").items():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
             write(path, Raster(images[part][pixels], crs, transform))
 
 
