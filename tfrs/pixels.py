@@ -14,7 +14,7 @@ ALIGNMENT = 64  # bytes; TensorFlow takes over a NumPy array without a copy when
 def gather(
     shards: list[np.ndarray], starts: np.ndarray, field: Field, positions: tuple[int, ...], symmetries: list[int] | None = None
 ) -> np.ndarray:
-    """Wanted bands of one raster of several records, each run of neighbouring bands in one copy.
+    """Wanted bands of one raster of several records, each run of neighbouring bands in one copy, or turned in two.
 
     Args:
         shards: The shard of each record, as bytes.

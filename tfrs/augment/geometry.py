@@ -42,10 +42,10 @@ def symmetries(seeds: np.ndarray) -> list[int]:
 
 
 def spaced(shape: tuple[int, int, int], dtype: np.dtype) -> np.ndarray:
-    """An array (C, H, W) of uninitialised values, with a gap between rows that would be a power of two apart.
+    """An array (C, H, W) of uninitialised values, with a gap between rows that would be a multiple of 256 bytes apart.
 
     Such rows share few places of the cache, and a transposed image runs through its columns: with a gap it took a fifth of the
-    time (256x256 uint16). Elsewhere it only costs.
+    time (256x256 uint16). Elsewhere a gap only costs.
     """
     *outer, width = shape
     gap = GAP if width * dtype.itemsize % 256 == 0 else 0
