@@ -1,3 +1,4 @@
+import struct
 import zipfile
 
 import numpy as np
@@ -154,6 +155,22 @@ def test_a_file_that_is_no_raster_is_named(tmp_path, content):
     with pytest.raises(BadPatch, match="cannot be read") as error:
         geotiff.read(path)
     assert error.value.path == str(path)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "says"), [(257, 452984844, "1 bands of 452984844x32"), (277, 40000, "40000 bands of 32x32")]
+)
+def test_a_damaged_file_that_speaks_of_far_more_pixels_is_refused_at_once(tmp_path, tag, value, says):
+    path = tmp_path / "patch.tif"
+    geotiff.write(path, Raster(np.ones((1, 32, 32), np.uint16), **PLACE))
+    content = bytearray(path.read_bytes())
+    (at,) = struct.unpack_from("<I", content, 4)
+    for entry in range(at + 2, at + 2 + 12 * struct.unpack_from("<H", content, at)[0], 12):
+        if struct.unpack_from("<H", content, entry)[0] == tag:
+            struct.pack_into("<HII", content, entry + 2, 4, 1, value)
+    path.write_bytes(content)
+    with pytest.raises(BadPatch, match=f"says that it has {says} pixels, in {len(content)} bytes"):
+        geotiff.read(path)
 
 
 @pytest.mark.parametrize("options", [{}, {"compress": "deflate"}, {"tiled": True, "blockxsize": 16, "blockysize": 16}])

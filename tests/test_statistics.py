@@ -75,6 +75,13 @@ def test_hand_worked():
     }
 
 
+def test_sums_of_large_images_with_nodata_do_not_overflow():
+    image = np.where(np.random.default_rng(0).random((1, 1024, 1024)) < 0.3, 28000, 900).astype(np.uint16)
+    image[0, 0, 0] = 0
+    found = BandStatistics.measure(image, nodata=0)
+    assert np.sqrt(found.squares / found.count) == pytest.approx([image[image > 0].std(dtype=np.float64)], rel=1e-12)
+
+
 def test_a_small_spread_around_a_large_mean_survives_many_merges():
     rng = np.random.default_rng(0)
     image = 1e8 + rng.normal(0, 1, (1, 400, 50))

@@ -233,8 +233,11 @@ def _counts(records: Records, split: str, table: np.ndarray, pixels: dict[str, l
     if stated["records"] != len(table):
         problems.append(Problem(path, f"split {split} has {len(table)} records, manifest says {stated['records']}"))
     for name, counts in (class_counts(table, records.schema) | pixels).items():
-        classes = records.schema.schemes[records.schema.fields[name].scheme].classes
-        for label, found, said in zip(classes, counts, stated["classes"][name], strict=True):
+        classes, numbers = records.schema.scheme(name).classes, (stated.get("classes") or {}).get(name)
+        if not isinstance(numbers, list) or [*map(type, numbers)] != [*map(type, counts)]:
+            problems.append(Problem(path, f"classes of {name} in split {split}: {len(counts)} numbers wanted, found {numbers}"))
+            continue
+        for label, found, said in zip(classes, counts, numbers, strict=True):
             if not np.isclose(found, said, rtol=1e-9, atol=0):
                 text = f"{name} {label!r} of split {split}: {found} in the records, manifest says {said}"
                 problems.append(Problem(path, text))

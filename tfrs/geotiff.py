@@ -1,6 +1,7 @@
 """Rasters read and written; beside `warp`, the only file that imports rasterio."""
 
 import contextlib
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,13 +109,15 @@ def read(path: str | os.PathLike) -> Raster:
     plain = tiff.read(content) if content else None
     if plain is not None and plain.geokeys in _CRS:
         return Raster(plain.data, _CRS[plain.geokeys], plain.transform, plain.nodata, plain.descriptions)
+    size = len(content) if content else math.inf
     try:
         if content is None or os.path.exists(path):
-            raster = _read(str(path))
+            raster = _read(str(path), size)
         else:
             with rasterio.MemoryFile(content) as memory:
-                raster = _read(memory.name)
-    except (RasterioError, UnicodeDecodeError) as error:  # rasterio decodes texts of damaged files without a guard
+                raster = _read(memory.name, size)
+    # rasterio decodes texts of damaged files without a guard, and asks for whatever memory these speak of.
+    except (RasterioError, UnicodeDecodeError, MemoryError) as error:
         raise BadPatch(path, f"cannot be read ({_innermost(error)})") from error
     if plain is not None and len(_CRS) < 1000:
         _CRS[plain.geokeys] = raster.crs
@@ -137,10 +140,18 @@ def _content(path) -> bytes | None:
         raise BadPatch(path, f"cannot be read ({error.strerror or error})") from error
 
 
-def _read(name: str) -> Raster:
+# No codec makes more of a byte (deflate 1,032 at most), and what is smaller does no harm.
+_MOST_PER_BYTE, _HARMLESS = 2000, 1 << 28
+
+
+def _read(name: str, size: float) -> Raster:
     with warnings.catch_warnings(), rasterio.Env(**_OPTIONS):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(name, sharing=False) as source:
+            shape, itemsize = (source.count, source.height, source.width), np.dtype(source.dtypes[0]).itemsize
+            if source.count > size or math.prod(shape) * itemsize > max(_HARMLESS, _MOST_PER_BYTE * size):
+                text = f"says that it has {source.count} bands of {source.height}x{source.width} pixels, in {size} bytes"
+                raise RasterioError(text)
             return Raster(
                 source.read(),
                 source.crs.to_string() if source.crs else "",

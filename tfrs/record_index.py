@@ -53,7 +53,7 @@ def index_table(schema: Schema, rows: Iterable[tuple[int, int, Mapping, Mapping]
                 value = value.encode()
             elif spec.kind == "labels":
                 present = np.zeros(schema.classes(name), np.uint8)
-                present[value] = 1
+                present[np.asarray(value, np.intp)] = 1
                 value = present
             columns.setdefault(name, []).append(value)
     widths = {name: max(map(len, columns.get(name, [])), default=1) for name in schema.texts()}

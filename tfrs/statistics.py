@@ -111,7 +111,8 @@ def _whole_numbers(band: np.ndarray, nodata: float | None) -> tuple[float, ...]:
         wide = band[start : start + _BLOCK].astype(np.float64)  # which holds sums of so many of them exactly
         total += int(wide.sum())
         squares += int(wide @ wide)
-    if nodata is not None and low <= nodata <= high and (empty := np.count_nonzero(band == nodata)):
+    # Python's integers have no largest one; NumPy counts in its own.
+    if nodata is not None and low <= nodata <= high and (empty := int(np.count_nonzero(band == nodata))):
         count, total, squares = count - empty, total - empty * int(nodata), squares - empty * int(nodata) ** 2
         low, high = _range(band[band != nodata])
     mean, deviations = (total / count, (count * squares - total**2) / count) if count else (0, 0)

@@ -34,6 +34,7 @@ _HARMLESS = (269, 271, 272, 280, 281, 282, 283, 296, 305, 306, 315, 316, 33432)
 _TAGS = dict.fromkeys(_HARMLESS, tuple(_BYTES)) | dict.fromkeys(_LAYOUT, tuple(_INTEGER)) | {GEO_KEYS: (_SHORT,)}
 _TAGS |= dict.fromkeys((PIXEL_SCALE, TIEPOINT, MATRIX, GEO_DOUBLES), (_DOUBLE,))
 _TAGS |= dict.fromkeys((GEO_TEXT, GDAL_METADATA, GDAL_NODATA), (_ASCII,))
+_LARGEST_TAG = 1 << 16  # bytes: what tags say is remembered
 _NONE, _LZW, _DEFLATE = 1, 5, (8, 32946)
 _CACHED = 1 << 18  # bytes turned from pixels into bands at a time; measured: SEN12MS a third faster than as a whole
 # Bytes of pixels up to which decoding here is faster than GDAL, opening included. Measured: zlib on SEN12MS 10-24 % slower;
@@ -133,6 +134,7 @@ def _places(directory: bytes, order: str) -> tuple[dict[int, bytes], tuple[tuple
     for code, kind, count, value in struct.iter_unpack(order + "HHI4s", directory):
         _require(code > last and kind in _TAGS.get(code, ()) and count)
         size = count * _BYTES[kind]
+        _require(size <= _LARGEST_TAG)
         if size <= 4:
             inside[code] = value[:size]
         else:

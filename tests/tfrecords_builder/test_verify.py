@@ -165,6 +165,8 @@ def test_record_of_another_schema_is_named_though_every_checksum_fits(records):
         (lambda m: m["splits"]["val"]["shards"][0].update(records=4), "00000-of-00001: 3 records, manifest says 4"),
         (lambda m: m["splits"]["val"]["shards"][0].update(crc32c="00000000"), "CRC32C of the file is"),
         (lambda m: m["splits"]["val"]["classes"]["label"].__setitem__(8, 7), "label 'River' of split val: 1 in the records"),
+        (lambda m: m["splits"]["val"]["classes"]["label"].pop(), "classes of label in split val: 10 numbers wanted, found [0,"),
+        (lambda m: m["splits"]["val"]["classes"].pop("label"), "classes of label in split val: 10 numbers wanted, found None"),
         (lambda m: m["spec"]["patches"].update(train=99), "patches planned, but 30 records and 1 in quarantine"),
         (lambda m: m.update(quarantined=0), "quarantine.jsonl: 1 patches, manifest says 0"),
         (lambda m: m["statistics"]["s2"]["B05"].update(std=float("nan")), "statistics of s2 B05 are no numbers: ["),
