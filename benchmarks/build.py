@@ -257,7 +257,7 @@ def verify(out: Path, workers: int) -> float:
 
 def compare(name: str, form: str, folder: Path) -> None:
     """Time every way on one data set in one form and print the ratios."""
-    count = round(PATCHES[name][1] * FLAGS.scale / (1 if form == "plain" else 4))
+    count = round(PATCHES[name][1] * FLAGS.scale)
     root = sources(folder, name, form, count)
     patches = _patches(root)
     ways = {"rasterio": (by_rasterio, 2), "tifffile": (by_tifffile, 2)}
