@@ -140,7 +140,7 @@ def _content(path) -> bytes | None:
         raise BadPatch(path, f"cannot be read ({error.strerror or error})") from error
 
 
-# No codec makes more of a byte (deflate 1,032 at most), and what is smaller does no harm.
+# Deflate makes 1,032 bytes of one at most; a single colour under other codecs comes to more, but seldom to so many in a patch.
 _MOST_PER_BYTE, _HARMLESS = 2000, 1 << 28
 
 

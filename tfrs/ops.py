@@ -92,8 +92,8 @@ def parse(specs: str | Iterable[str], layers: Mapping[str, Layer]) -> Chain:
         first = specs[mixes.index(True)]
         raise UserError(f"augmentation {first!r} must be the last: one after it could change how much of each record is there")
     made = [_made(spec, layers) for spec in specs]
-    turns = specs[:1] == ["dihedral"]
-    return Chain(tuple(made[:-1]), made[-1], turns) if any(mixes) else Chain(tuple(made), turns=turns)
+    mixing = made.pop() if any(mixes) else None
+    return Chain(tuple(made), mixing, turns=specs[:1] == ["dihedral"])
 
 
 def _made(spec: str, layers: Mapping[str, Layer]) -> Op | Mixing:
@@ -122,16 +122,16 @@ def _value(spec: str, number: Number, text: str) -> float:
     return number.type(value)
 
 
-def apply(chain: Chain, images: Images, seeds: np.ndarray, *, turned: bool = False) -> tuple[Images, np.ndarray]:
+def apply(chain: Chain, images: Images, seeds: np.ndarray, done: int = 0) -> tuple[Images, np.ndarray]:
     """Augmented rasters of a batch, and how much (B,) of each sample is its own and not of the next one.
 
     Args:
         images: The rasters; they may be written into.
         seeds: One per sample; each op gets them mixed anew.
-        turned: The rasters were copied under `Chain.symmetries`, if there are any.
+        done: So many of the first ops were done while the rasters were copied (`Chain.symmetries`).
     """
     for number, op in enumerate(chain.ops):
         seeds = mix(seeds)
-        if not (turned and chain.turns and number == 0):
+        if number >= done:
             images = op(images, seeds)
     return images, np.ones(len(seeds), np.float32) if chain.mixing is None else chain.mixing(images, mix(seeds))

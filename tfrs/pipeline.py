@@ -185,9 +185,9 @@ class _Batches:
                 found.append(tf.reduce_any(tf.math.is_nan(tensors[name]), axis=1))
         return tf.reduce_any(found, axis=0)
 
-    def augment(self, images: layers.Images, drawn: np.ndarray, **done) -> tuple[layers.Images, np.ndarray]:
+    def augment(self, images: layers.Images, drawn: np.ndarray, done: int = 0) -> tuple[layers.Images, np.ndarray]:
         """Rasters of `part` from those of `rows` with their seeds, and how much of each record of `rows` is its own."""
-        images, share = ops.apply(self.chain, images, drawn, **done)
+        images, share = ops.apply(self.chain, images, drawn, done)
         return {name: image[: self.part.stop - self.part.start] for name, image in images.items()}, share
 
     def types(self) -> list[np.dtype]:
@@ -234,7 +234,7 @@ def _random(batches: _Batches, epochs: Iterator[tuple[int, int]]) -> tf.data.Dat
             name: pixels.gather(mapped, batches.starts(name, rows, drawn), fields[name], batches.positions(name), turns)
             for name in batches.rasters
         }
-        images, share = batches.augment(images, drawn, turned=True)
+        images, share = batches.augment(images, drawn, done=int(batches.chain.turns))
         return [*images.values(), *(np.ascontiguousarray(rows[name]) for name in batches.columns), share]
 
     def batch(numbers, turns, weight, epoch):

@@ -13,7 +13,6 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -92,29 +91,18 @@ def _read(content: bytes) -> Plain:
     directory = content[at + 2 : end]
     _, outside, furthest = _places(directory, order)
     _require(furthest <= len(content))
-    said = _said(directory, order, tuple([content[start:end] for _, start, end in outside]))
-    return Plain(said.layout.pixels(content), *said[1:])
-
-
-class _Said(NamedTuple):
-    """What the tags of a file say, the rest as in `Plain`."""
-
-    layout: "_Layout"
-    transform: tuple[float, ...]
-    geokeys: tuple
-    nodata: float | None
-    descriptions: tuple[str, ...]
+    layout, rest = _said(directory, order, tuple([content[start:end] for _, start, end in outside]))
+    return Plain(layout.pixels(content), *rest)
 
 
 @functools.lru_cache(maxsize=64)  # bands of a patch say the same, where each has a file
-def _said(directory: bytes, order: str, values: tuple[bytes, ...]) -> _Said:
-    """The same from the directory, and what stands outside of it."""
+def _said(directory: bytes, order: str, values: tuple[bytes, ...]) -> tuple["_Layout", tuple]:
+    """What tags say, from the directory and the values outside of it: where the pixels are, and the rest of `Plain`."""
     inside, outside, _ = _places(directory, order)
     tags = inside | {code: value for (code, _, _), value in zip(outside, values, strict=True)}
     # What says where the pixels are is the same in all files of one size from one writer, and costs most to interpret.
     layout = _layout(directory, order, tuple(map(tags.get, _LAYOUT)))
-    return _Said(
-        layout,
+    return layout, (
         _transform(tags, order),
         _geokeys(tags, order),
         _nodata(tags.get(GDAL_NODATA), layout.dtype),
