@@ -5,7 +5,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import rasterio
@@ -26,8 +26,6 @@ _OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO
 # Of GDAL's cache of blocks, which takes a twentieth of the machine's memory otherwise. A row of 1024-pixel blocks of a whole
 # Sentinel-2 tile in ten bands is 225 MB. In bytes: rasterio sets a small number as it is, and blocks are decoded at each read.
 CACHE_BYTES = 384 << 20
-
-RESAMPLING = ("nearest", "bilinear", "cubic")
 
 # `rasterio.shutil.copy` and transformations of coordinates let errors of GDAL through as they are.
 FAILURES = (RasterioError, CPLE_BaseError)
@@ -161,53 +159,12 @@ def _read(name: str, size: float) -> Raster:
             )
 
 
-def resample(raster: Raster, size: tuple[int, int], resampling: str = "nearest") -> Raster:
-    """The same ground in another number of rows and columns, with GDAL's values.
-
-    Args:
-        resampling: GDAL's method, one of `RESAMPLING`. Bilinear never leaves the range of the measured values; cubic may.
-    """
-    rows, columns = raster.data.shape[1:]
-    factor = size[0] // rows
-    enlarged = factor > 0 and size == (factor * rows, factor * columns)
-    # GDAL leaves nodata pixels out, and does not let a mean become the nodata value.
-    without = raster.nodata is None or not raster.data.min() <= raster.nodata <= raster.data.max()
-    if enlarged and resampling == "nearest":
-        data = raster.data.repeat(factor, 1).repeat(factor, 2)
-    elif enlarged and resampling == "bilinear" and raster.data.dtype == np.uint16 and without and factor <= _EXACT:
-        data = np.stack([_bilinear(band, factor) for band in raster.data])
-    else:
-        data = _resample(raster, size, resampling)
-    scale = np.tile([columns / size[1], rows / size[0], 1], 2)
-    return replace(raster, data=data, transform=tuple((np.array(raster.transform) * scale).tolist()))
-
-
-_EXACT = 11  # the largest factor at which GDAL's rounding of sums to float32 moves no value to another whole number
-
-
-def _bilinear(band: np.ndarray, factor: int) -> np.ndarray:
-    """Enlarge (H, W) uint16 by a whole factor, in whole numbers: weights are multiples of 1 / (2 factor). Halves go up."""
-    across = _stretch(np.ascontiguousarray(band.T, np.uint32), factor)
-    sums = _stretch(np.ascontiguousarray(across.T), factor)
-    return ((sums + 2 * factor**2) // (4 * factor**2)).astype(np.uint16)
-
-
-def _stretch(rows: np.ndarray, factor: int) -> np.ndarray:
-    """Interpolate rows (H, W) to (H * factor, W), times 2 factor. Not by a matrix: threads of BLAS get in workers' way."""
-    padded = np.concatenate([rows[:1], rows, rows[-1:]])
-    new = np.empty((len(rows), factor, rows.shape[1]), np.uint32)
-    for i in range(factor):
-        before, share = divmod(2 * i + 1 - factor, 2 * factor)  # the new centre, from that of the old row
-        first, second = padded[1 + before :][: len(rows)], padded[2 + before :][: len(rows)]
-        new[:, i] = first * np.uint32(2 * factor - share) + second * np.uint32(share)
-    return new.reshape(-1, rows.shape[1])
-
-
-def _resample(raster: Raster, size: tuple[int, int], resampling: str) -> np.ndarray:
+def resample(raster: Raster, size: tuple[int, int], method: str) -> np.ndarray:
+    """The pixels (C, *size) that GDAL gives a raster in another number of rows and columns, see `resampling`."""
     with rasterio.MemoryFile() as memory:
         write(memory.name, raster)
         with warnings.catch_warnings(), rasterio.open(memory.name) as source:
-            return source.read(out_shape=(source.count, *size), resampling=Resampling[resampling])
+            return source.read(out_shape=(source.count, *size), resampling=Resampling[method])
 
 
 def _innermost(error: BaseException) -> BaseException:

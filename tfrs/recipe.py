@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tfrs.errors import UserError, unknown
 from tfrs.labels import SCHEMES, Scheme
+from tfrs.resampling import METHODS
 from tfrs.sensors import Sensor, sentinel1, sentinel2
 
-RESAMPLING = ("nearest", "bilinear", "cubic")
 SENSORS = {"s2": lambda bands: sentinel2(bands), "s1": lambda bands: sentinel1()}
 
 
@@ -89,8 +89,8 @@ def parse(text: str, name: str) -> Recipe:
     )
     if recipe.scheme not in SCHEMES:
         raise unknown(f"scheme in {name}", recipe.scheme, SCHEMES)
-    if recipe.resampling not in RESAMPLING:
-        raise unknown(f"resampling in {name}", recipe.resampling, RESAMPLING)
+    if recipe.resampling not in METHODS:
+        raise unknown(f"resampling in {name}", recipe.resampling, METHODS)
     if recipe.size < 1 or recipe.seed < 0:
         raise UserError(f"{name}: size is {recipe.size} and seed {recipe.seed}; give a number of pixels, and a seed from 0")
     if not recipe.bands:

@@ -9,6 +9,7 @@ import numpy as np
 from tfrs import geotiff, registry, scene_values, warp
 from tfrs.errors import UserError, unknown
 from tfrs.geotiff import Grid
+from tfrs.resampling import METHODS
 from tfrs.scene_source import Place, find, product
 from tfrs.scene_values import NOTHING, Conversion, Said, convert
 
@@ -24,7 +25,7 @@ class Reading:
     Attributes:
         bands: Bands by sensor, of rasters that do not name theirs; `""` stands for the only sensor.
         layout: Data set whose files have the band order of these, instead of `bands`.
-        resampling: How bands come to the finest band's grid, one of `geotiff.RESAMPLING`; empty: as the model's data were made.
+        resampling: How bands come to the finest band's grid, one of `resampling.METHODS`; empty: as the model's data were made.
         aoi: GeoJSON file of the area wanted; empty: the whole scene.
         said: What is known of the values.
     """
@@ -95,8 +96,8 @@ def find_scene(paths: Mapping[str, str], card: Mapping, reading: Reading) -> Sce
         if not (window := warp.extent(polygons, grid)):
             raise UserError(f"{reading.aoi}: lies outside of {paths[next(iter(inputs))]}")
     resampling = reading.resampling or card["data"]["spec"].get("resampling") or "bilinear"
-    if resampling not in geotiff.RESAMPLING:
-        raise unknown("resampling", resampling, geotiff.RESAMPLING)
+    if resampling not in METHODS:
+        raise unknown("resampling", resampling, METHODS)
     plain = {name: scene_values.plain(sensor, headers[places[name][0].path]) for name, sensor in inputs.items()}
     scene = Scene(grid.part(*window), (grid, *window[:2]), places, plain, resampling, paths.get(MASK, ""), polygons, ())
     conversions, notes = {}, []

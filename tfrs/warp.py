@@ -108,7 +108,7 @@ def bands(
 
     Args:
         places: GDAL's name of the raster of each band, and the band's number there, counted from 1.
-        resampling: One of `geotiff.RESAMPLING`.
+        resampling: One of `resampling.METHODS`.
         nodata: What pixels hold that a raster does not cover, and pixels without data where a raster declares none.
 
     Raises:

@@ -16,6 +16,7 @@ from tfrs.datasets import bigearthnet
 from tfrs.datasets.bigearthnet import BigEarthNet, Lists
 from tfrs.datasets.bigearthnet_patch import BANDS
 from tfrs.errors import BadPatch, UserError
+from tfrs.resampling import METHODS
 
 REAL = Path(os.environ.get("TFRS_SHARED", Path(__file__).parents[2].parent / "shared")) / "data" / "bigearthnet_v1"
 needs_real = pytest.mark.skipif(not REAL.exists(), reason="no real patches (TFRS_SHARED)")
@@ -78,7 +79,7 @@ def test_native_resolution_equals_tifffile():
 
 
 @needs_real
-@pytest.mark.parametrize("method", geotiff.RESAMPLING)
+@pytest.mark.parametrize("method", METHODS)
 def test_resampling_is_that_asked_for(method):
     key = "S2A_MSIL2A_20170613T101031_87_48"
     sample = BigEarthNet(resampling=method).read(REAL, key)

@@ -11,6 +11,7 @@ from tfrs import archive, geotiff
 from tfrs.datasets.base import GEOREFERENCE, Dataset, check, check_same_grid
 from tfrs.errors import BadPatch, unknown
 from tfrs.geotiff import Raster
+from tfrs.resampling import METHODS, resample
 from tfrs.schema import Field, Sample
 from tfrs.sensors import S2_BANDS, S2_SAMPLING, Sensor, sentinel1, sentinel2
 
@@ -23,7 +24,7 @@ class BigEarthNetPatches(Dataset):
     """The options that both versions have.
 
     Attributes:
-        resampling: How the bands at 20 and 60 m are brought to 120x120, one of `geotiff.RESAMPLING`. Bilinear by default,
+        resampling: How the bands at 20 and 60 m are brought to 120x120, one of `resampling.METHODS`. Bilinear by default,
             because its values stay within those measured, where cubic overshoots at edges.
         native_resolution: Keep the bands at their own size: rasters `s2_10m`, `s2_20m` and `s2_60m` in place of `s2`.
         s1: Pair with Sentinel-1, else the records hold Sentinel-2 alone. None: `at` decides by whether its folder is there.
@@ -36,8 +37,8 @@ class BigEarthNetPatches(Dataset):
     keep_unrecommended: bool = False
 
     def __post_init__(self):
-        if self.resampling not in geotiff.RESAMPLING:
-            raise unknown("resampling", self.resampling, geotiff.RESAMPLING)
+        if self.resampling not in METHODS:
+            raise unknown("resampling", self.resampling, METHODS)
 
     @property
     def paired(self) -> bool:
@@ -90,7 +91,7 @@ class BigEarthNetPatches(Dataset):
             expected = (metres, 0, grid.transform[2], 0, -metres, grid.transform[5])
             check_same_grid(files[band], raster, path, Raster(grid.data, grid.crs, expected))
             if metres > 10 and not self.native_resolution:
-                images[band] = geotiff.resample(raster, (SIZE, SIZE), self.resampling).data
+                images[band] = resample(raster, (SIZE, SIZE), self.resampling).data
         if s1:
             for band in sentinel1().bands:
                 file = s1 / f"{s1.name}_{band}.tif"

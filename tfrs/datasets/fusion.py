@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrs import geotiff, recipe
+from tfrs import recipe
 from tfrs.datasets.base import GEOREFERENCE, Dataset
 from tfrs.errors import BadPatch, UserError, unknown
 from tfrs.geotiff import Raster
 from tfrs.recipe import Recipe, Take
 from tfrs.records import Records
+from tfrs.resampling import resample
 from tfrs.schema import Field, Sample, Schema
 from tfrs.sensors import Sensor
 
@@ -94,7 +95,7 @@ class Fusion(Dataset):
             bands = sample[sensor.name][list(records.sensors[sensor.name].index(sensor.bands))]
             raster = Raster(bands.astype(sensor.dtype, copy=False), sample["crs"], tuple(sample["transform"]), sensor.nodata)
             if raster.data.shape[1:] != (self.rules.size, self.rules.size):
-                raster = geotiff.resample(raster, (self.rules.size, self.rules.size), self.rules.resampling)
+                raster = resample(raster, (self.rules.size, self.rules.size), self.rules.resampling)
             fused |= {sensor.name: raster.data, "transform": np.array(raster.transform)}
         return fused
 

@@ -6,6 +6,7 @@ from rasterio.warp import reproject
 
 from tfrs import geotiff
 from tfrs.geotiff import Raster
+from tfrs.resampling import METHODS, resample
 
 KERNELS = {
     "nearest": lambda x: (x >= -0.5) & (x < 0.5),
@@ -27,10 +28,10 @@ def band(request, tmp_path):
     return tmp_path / "band.tif", raster
 
 
-@pytest.mark.parametrize("method", geotiff.RESAMPLING)
+@pytest.mark.parametrize("method", METHODS)
 def test_resampling_is_gdals_and_that_of_the_kernel(band, method):
     path, raster = band
-    found = geotiff.resample(geotiff.read(path), (120, 120), method)
+    found = resample(geotiff.read(path), (120, 120), method)
     assert (found.data.dtype, found.data.shape) == (np.uint16, (1, 120, 120))
     assert (found.crs, found.transform) == ("EPSG:32633", (10.0, 0.0, 404400.0, 0.0, -10.0, 5342400.0))
     with rasterio.open(path) as source:
@@ -46,7 +47,7 @@ def test_resampling_is_gdals_and_that_of_the_kernel(band, method):
     assert (difference > 0).mean() < 0.02
 
 
-@pytest.mark.parametrize("method", geotiff.RESAMPLING)
+@pytest.mark.parametrize("method", METHODS)
 def test_resampling_agrees_with_gdalwarp(band, method):
     path, raster = band
     warped = np.zeros((120, 120), np.uint16)
@@ -62,14 +63,14 @@ def test_resampling_agrees_with_gdalwarp(band, method):
     # Where the cubic kernel passes the edge, gdalwarp takes the bilinear one.
     margin = 12 if method == "cubic" else 0
     inner = np.s_[margin : 120 - margin, margin : 120 - margin]
-    found = geotiff.resample(geotiff.read(path), (120, 120), method).data[0]
+    found = resample(geotiff.read(path), (120, 120), method).data[0]
     assert np.abs(found[inner].astype(int) - warped[inner]).max() <= 1
 
 
 def test_bilinear_stays_within_the_measured_values_and_cubic_does_not():
     step = np.full((1, 60, 60), 100, np.uint16)
     step[:, :, 30:] = 5000
-    bilinear, cubic = (geotiff.resample(Raster(step), (120, 120), method).data for method in ("bilinear", "cubic"))
+    bilinear, cubic = (resample(Raster(step), (120, 120), method).data for method in ("bilinear", "cubic"))
     assert (bilinear.min(), bilinear.max()) == (100, 5000)
     assert cubic.min() == 0  # 100 less an overshoot, cut off at the type's end
     assert cubic.max() > 5000
@@ -90,17 +91,17 @@ def test_whole_factors_give_gdals_values(tmp_path, factor, nodata):
         data = np.random.default_rng(size).integers(0, highest, (2, size, size + 1), endpoint=True).astype(np.uint16)
         raster = Raster(data, "EPSG:32633", (60.0, 0.0, 404400.0, 0.0, -60.0, 5342400.0), nodata)
         geotiff.write(tmp_path / "band.tif", raster)
-        for method in geotiff.RESAMPLING:
+        for method in METHODS:
             shape = (2, factor * size, factor * (size + 1))
             with rasterio.open(tmp_path / "band.tif") as source:
                 expected = source.read(out_shape=shape, resampling=Resampling[method])
-            np.testing.assert_array_equal(geotiff.resample(raster, shape[1:], method).data, expected)
+            np.testing.assert_array_equal(resample(raster, shape[1:], method).data, expected)
 
 
 @pytest.mark.parametrize("size", [(30, 30), (100, 90), (60, 120)])
 def test_other_sizes_give_gdals_values(band, size):
     path, raster = band
     with rasterio.open(path) as source:
-        for method in geotiff.RESAMPLING:
+        for method in METHODS:
             expected = source.read(out_shape=(1, *size), resampling=Resampling[method])
-            np.testing.assert_array_equal(geotiff.resample(raster, size, method).data, expected)
+            np.testing.assert_array_equal(resample(raster, size, method).data, expected)
