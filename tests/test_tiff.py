@@ -171,7 +171,7 @@ def test_large_lzw_files_go_to_gdal(path):
 
 def test_without_imagecodecs_large_deflated_files_and_lzw_go_to_gdal(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    for cached in (tiff._codecs, tiff._layout):
+    for cached in (tiff._codecs, tiff._said, tiff._layout):
         monkeypatch.setattr(tiff, cached.__name__, functools.cache(cached.__wrapped__))
     write(path, IMAGE, compress="deflate", predictor=2)
     assert_read(path, direct=True)
