@@ -3,6 +3,7 @@ import json
 import shutil
 import struct
 
+import google_crc32c
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -28,7 +29,7 @@ def copied(built, tmp_path):
 
 
 def framed(payloads):
-    return b"".join(part for data in payloads for part in frames.frame([data]))
+    return b"".join(part for data in payloads for part in frames.frame([data])[0])
 
 
 @given(st.lists(st.binary(max_size=400), max_size=4))
@@ -40,6 +41,23 @@ def test_frames_are_those_of_tensorflow(tmp_path_factory, payloads):
     shard = path.read_bytes()
     assert framed(payloads) == shard
     assert [shard[slice(*span)] for span in frames.frames(path)] == payloads
+
+
+@given(st.lists(st.lists(st.binary(max_size=400), min_size=1, max_size=3), max_size=4))
+def test_crc_of_a_file_follows_from_those_of_its_frames(payloads):
+    shard, crc = b"", 0
+    for chunks in payloads:
+        framed, crc = frames.frame(chunks, crc)
+        shard += b"".join(framed)
+    assert crc == google_crc32c.value(shard)
+
+
+@given(st.binary(max_size=50), st.integers(0, 1 << 20))
+def test_crcs_are_joined(data, zeros):
+    ending = data + bytes(zeros) + data
+    assert frames.joined(google_crc32c.value(data), google_crc32c.value(ending), len(ending)) == google_crc32c.value(
+        data + ending
+    )
 
 
 def test_tensorflow_reads_the_shards(built):
@@ -124,7 +142,7 @@ def test_every_truncation_is_found(tmp_path):
 
 def test_a_huge_length_with_a_sound_crc_is_found(tmp_path):
     length = struct.pack("<Q", 2**62)
-    _, crc = frames.frame([length])
+    (_, crc), _ = frames.frame([length])
     (tmp_path / "shard").write_bytes(length + crc + bytes(30))
     with pytest.raises(UserError, match="record 0: the file ends within the frame"):
         list(frames.frames(tmp_path / "shard"))

@@ -30,7 +30,7 @@ def finish(dataset: Dataset, directory: Path, tasks: list, head: dict) -> None:
     Raises:
         UserError: Not one patch was good.
     """
-    results = [json.loads(task.result.read_text()) for task in tasks]
+    results = [task.outcome() for task in tasks]
     bad = [line for result in results for line in result["quarantine"]]
     if not any(result["records"] for result in results):
         first = bad[0]

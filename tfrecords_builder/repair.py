@@ -1,6 +1,5 @@
 """Bad shards built again from the source; the manifest's checksums prove that they are what they were."""
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -62,7 +61,7 @@ def _shards(records: Records, shards: list[Path], run: Callable, root: Path | No
     tasks = [replace(task, directory=folder) for task in _tasks(records, root, spool) if task.name in names]
     tasks[0].result.parent.mkdir(parents=True, exist_ok=True)
     for task in run(write_shard, tasks, 0):
-        built, wanted = json.loads(task.result.read_text()), stated[task.name]
+        built, wanted = task.outcome(), stated[task.name]
         differing = [name for name in ("records", "bytes", "crc32c") if built[name] != wanted[name]]
         if not differing:
             (folder / task.name).replace(records.directory / task.name)

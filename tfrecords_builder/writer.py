@@ -42,6 +42,10 @@ class ShardTask:
     def index(self) -> Path:
         return self.directory / BUILD / f"{self.name}.npy"
 
+    def outcome(self) -> dict:
+        """What is known of the shard, which is written."""
+        return json.loads(self.result.read_text())
+
 
 @dataclass(frozen=True)
 class Build:
@@ -174,7 +178,7 @@ def write_shards(build: Build, tasks: Sequence[ShardTask], run: Callable) -> Non
     # Closed before the stop is noted: shards that are under way until then were written before it.
     with contextlib.closing(run(write_shard, todo, done)) as written:
         while len(bad) <= most and (task := next(written, None)):
-            bad += finished(task)["quarantine"]
+            bad += task.outcome()["quarantine"]
     quarantine.check(build.folder, bad, build.planned, build.max_bad_fraction)
 
 
@@ -188,7 +192,7 @@ def finished(task: ShardTask) -> dict | None:
     """What is known of a shard that is written, None of another."""
     shard = task.directory / task.name
     try:
-        result = json.loads(task.result.read_text())
+        result = task.outcome()
         np.load(task.index, mmap_mode="r")
         return result if shard.stat().st_size == result["bytes"] else None
     except (FileNotFoundError, ValueError, EOFError):  # a power failure leaves empty files
@@ -250,9 +254,9 @@ def _write_records(task: ShardTask, path: Path, count: Callable[[], None]) -> tu
         for sample in _read(task, quarantine, count):
             chunks, spans = schema.chunks(sample)
             start = size + frames.HEAD
-            for chunk in frames.frame(chunks):
+            chunks, crc = frames.frame(chunks, crc)
+            for chunk in chunks:
                 file.write(chunk)
-                crc = frames.crc32c(chunk, crc)
                 size += len(chunk)
             places = {name: (start + first, start + last) for name, (first, last) in spans.items()}
             rows.append((start, size - frames.FOOT, places, {name: sample[name] for name in small}))

@@ -110,10 +110,10 @@ def read(path: str | os.PathLike) -> Raster:
     size = len(content) if content else math.inf
     try:
         if content is None or os.path.exists(path):
-            raster = _read(str(path), size)
+            raster = _read(str(path), size, plain)
         else:
             with rasterio.MemoryFile(content) as memory:
-                raster = _read(memory.name, size)
+                raster = _read(memory.name, size, plain)
     # rasterio decodes texts of damaged files without a guard, and asks for whatever memory these speak of.
     except (RasterioError, UnicodeDecodeError, MemoryError) as error:
         raise BadPatch(path, f"cannot be read ({_innermost(error)})") from error
@@ -142,7 +142,7 @@ def _content(path) -> bytes | None:
 _MOST_PER_BYTE, _HARMLESS = 2000, 1 << 28
 
 
-def _read(name: str, size: float) -> Raster:
+def _read(name: str, size: float, plain: tiff.Plain | None) -> Raster:
     with warnings.catch_warnings(), rasterio.Env(**_OPTIONS):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(name, sharing=False) as source:
@@ -151,7 +151,7 @@ def _read(name: str, size: float) -> Raster:
                 text = f"says that it has {source.count} bands of {source.height}x{source.width} pixels, in {size} bytes"
                 raise RasterioError(text)
             return Raster(
-                source.read(),
+                source.read() if plain is None else plain.data,
                 source.crs.to_string() if source.crs else "",
                 source.transform[:6],
                 source.nodata,

@@ -16,6 +16,7 @@ from tfrs.sensors import sentinel1, sentinel2
 SIZE = 256
 SEASONS = ("ROIs1158_spring", "ROIs1868_summer", "ROIs1970_fall", "ROIs2017_winter")
 _FILE = re.compile(r"(ROIs\d{4}_(?:spring|summer|fall|winter))_((?:s1|s2|lc)_\d+)_p\d+\.tif")
+_TO_SIMPLIFIED = merge_matrix("igbp", "igbp_simplified").astype(np.int64)
 _KEY = re.compile(r"(ROIs\d{4}_(?:spring|summer|fall|winter))_s2_(\d+)_p(\d+)")
 
 # Scene numbers per season: the authors' hold-out scenes are the test split, their validation scenes (of the rest) are val.
@@ -140,7 +141,7 @@ def labels_of(igbp: np.ndarray, path) -> Sample:
     counts = counts[1:18]
     if not counts.sum():
         raise BadPatch(path, "no pixel of band 1 has an IGBP label")
-    simplified = counts @ merge_matrix("igbp", "igbp_simplified").astype(np.int64)
+    simplified = counts @ _TO_SIMPLIFIED
     return {
         "fractions": (counts / counts.sum()).astype(np.float32),
         "label": int(simplified.argmax()),
