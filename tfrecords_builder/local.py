@@ -59,11 +59,17 @@ def start() -> None:
         forkserver.ensure_running()
 
 
+class _Pool(ProcessPoolExecutor):
+    def submit(self, *arguments, **settings):
+        with held():  # a process begins here, and whose beginning is broken off, is known to nobody
+            return super().submit(*arguments, **settings)
+
+
 @contextlib.contextmanager
 def pool(workers: int, counter=None) -> Iterator[ProcessPoolExecutor]:
     """Processes of which none outlives the block; where it is left by an exception, they are ended at once."""
     start()
-    executor = ProcessPoolExecutor(workers, _CONTEXT, _begin, (counter,))
+    executor = _Pool(workers, _CONTEXT, _begin, (counter,))
     try:
         yield executor
     except BaseException:
