@@ -236,7 +236,7 @@ def write_shard(task: ShardTask, count: Callable[[], None] = local.count_patch) 
         with replacing(task.index, owner) as temporary:
             temporary.write_bytes(table.getvalue())
         with replacing(task.result, owner) as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n")
+            temporary.write_text(json.dumps(result) + "\n")
     except OSError as error:
         raise faults.storage(target, error) from error
 

@@ -2,8 +2,6 @@
 
 import sys
 
-from tqdm import tqdm
-
 LOG_INTERVAL = 30  # seconds between lines of a log
 
 
@@ -18,8 +16,10 @@ class _Lines:
         sys.stderr.flush()
 
 
-def progress(**settings) -> tqdm:
+def progress(**settings):
     """A `tqdm` bar with these settings, fit for where stderr goes."""
+    from tqdm import tqdm  # workers of a build show no progress, and begin the sooner
+
     if sys.stderr.isatty():
         return tqdm(**settings)
     form = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left"

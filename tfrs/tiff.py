@@ -13,6 +13,7 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,8 +50,7 @@ _METADATA = re.compile(rb"<GDALMetadata>\n(?: " + _ITEM + rb")*</GDALMetadata>\n
 _DESCRIPTION = re.compile(rb' name="DESCRIPTION" sample="(\d{1,5})" role="description"')
 
 
-@dataclass(frozen=True)
-class Plain:
+class Plain(NamedTuple):
     """What a plain file says.
 
     Attributes:
@@ -145,6 +145,10 @@ class _Layout:
     decoded: tuple[int, ...]  # sizes of the pixels of compressed strips
     predicted: bool  # each pixel is stored as its difference from the one before it in its row
 
+    @functools.cached_property
+    def native(self) -> np.dtype:
+        return self.dtype.newbyteorder("=")
+
     def pixels(self, content: bytes) -> np.ndarray:
         _require(self.end <= len(content))
         bands, height, width = self.shape
@@ -153,12 +157,11 @@ class _Layout:
             parts = [_decode(part, size, self.compression) for part, size in zip(parts, self.decoded, strict=True)]
         data = np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), self.dtype)
         if self.predicted:
-            rows = data.astype(self.dtype.newbyteorder("=")).reshape(-1, width, 1 if self.planar else bands)
+            rows = data.astype(self.native).reshape(-1, width, 1 if self.planar else bands)
             data = np.cumsum(rows, axis=1, dtype=rows.dtype)
-        native = self.dtype.newbyteorder("=")
         if self.planar or bands == 1:
-            return data.reshape(self.shape).astype(native, copy=False)
-        image, pixels = np.empty(self.shape, native), data.reshape(height, width, bands)
+            return data.reshape(self.shape).astype(self.native, copy=False)
+        image, pixels = np.empty(self.shape, self.native), data.reshape(height, width, bands)
         rows = max(1, _CACHED // pixels[0].nbytes)
         for row in range(0, height, rows):
             image[:, row : row + rows] = pixels[row : row + rows].transpose(2, 0, 1)

@@ -78,18 +78,20 @@ class BigEarthNetPatches(Dataset):
         Raises:
             BadPatch: A band is missing, not of its dtype or size, or on another grid, or the grid is not the tile's.
         """
-        files = {band: f"{s2}/{s2.name}_{band}.tif" for band in BANDS}
+        start = f"{s2}/{s2.name}_"
+        files = {band: f"{start}{band}.tif" for band in BANDS}
         rasters = {band: geotiff.read(path) for band, path in files.items()}
         grid, path = rasters["B02"], files["B02"]
         if grid.crs != utm(tile):
             raise BadPatch(path, f"CRS is {grid.crs or 'missing'}, but tile {tile} lies in {utm(tile)}")
+        west, north = grid.transform[2], grid.transform[5]
+        grids = {m: Raster(grid.data, grid.crs, (m, 0, west, 0, -m, north)) for m in (10, 20, 60)}
         images = {}
         for band, raster in rasters.items():
             metres = S2_SAMPLING[band]
             size = SIZE * 10 // metres
             images[band] = check(files[band], raster, "uint16", (1, size, size), nodata=0)
-            expected = (metres, 0, grid.transform[2], 0, -metres, grid.transform[5])
-            check_same_grid(files[band], raster, path, Raster(grid.data, grid.crs, expected))
+            check_same_grid(files[band], raster, path, grids[metres])
             if metres > 10 and not self.native_resolution:
                 images[band] = resample(raster, (SIZE, SIZE), self.resampling).data
         if s1:
