@@ -178,7 +178,7 @@ def write_shards(build: Build, tasks: Sequence[ShardTask], run: Callable) -> Non
     # Closed before the stop is noted: shards that are under way until then were written before it.
     with contextlib.closing(run(write_shard, todo, done)) as written:
         while len(bad) <= most and (task := next(written, None)):
-            bad += task.outcome()["quarantine"]
+            bad += finished(task)["quarantine"]
     quarantine.check(build.folder, bad, build.planned, build.max_bad_fraction)
 
 
