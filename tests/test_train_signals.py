@@ -74,6 +74,7 @@ def test_sigterm_saves_at_the_next_step_and_the_same_call_goes_on_there(records,
 # Forked before TensorFlow starts its threads, so that it is imported once.
 KILLS = """
 import dataclasses, os, random, signal, sys, time
+from pathlib import Path
 from tensorflow.python.framework.config import is_op_determinism_enabled
 from tfrs import registry, train
 from tfrs.experiment import Experiment
@@ -94,14 +95,19 @@ def start(folder):
     os._exit(1)
 
 
-begun = time.monotonic()
+def saves():
+    return max((int(path.stem.split("-")[1]) for path in Path("killed/checkpoints").glob("state-*.index")), default=0)
+
+
 assert os.waitpid(start("straight"), 0)[1] == 0
-seconds, rng = time.monotonic() - begun, random.Random(int(sys.argv[1]))
+rng = random.Random(int(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
-    pid = start("killed")
-    time.sleep(rng.uniform(0.3, 0.9) * seconds)
+    pid, enough = start("killed"), saves() + rng.randint(1, 3)
+    while saves() < enough and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, 0.1))
     os.kill(pid, signal.SIGKILL)
-    print(os.waitpid(pid, 0)[1], os.path.exists("killed/history.csv"))
+    print("status", os.waitpid(pid, 0)[1], "after", saves(), "of 9 saves")
 assert os.waitpid(start("killed"), 0)[1] == 0
 """
 
@@ -118,8 +124,10 @@ def run_twice(experiment, folder, kills):
 
 
 def test_run_killed_at_random_moments_ends_as_one_that_was_not(records, tmp_path):
+    """Told by the number of states saved so far, drawn from a seed, and some milliseconds after it."""
     experiment = settings(records, "", batch_size=4, save_every_steps=2, steps_per_execution=3, **RANDOM)
-    assert "continuing after epoch" in run_twice(experiment, tmp_path, kills=2)
+    printed = run_twice(experiment, tmp_path, kills=2)
+    assert printed.count("continuing after epoch") == 2 and printed.count("status 9") == 2
 
 
 def test_deterministic_run_gives_the_same_bits_again(records, tmp_path):

@@ -64,9 +64,13 @@ def immediate(message: str = "stopped; run the same command again to continue") 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
     """Within the block SIGTERM and Ctrl-C have to wait, also for processes that are started in it."""
-    numbers = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
+    numbers, came = (signal.SIGINT, signal.SIGTERM), []
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: [signal.raise_signal(number) for number in came])
+        if threading.current_thread() is threading.main_thread():
+            # The mask is this thread's alone: through any other (those of NumPy) a signal would come all the same.
+            for number in numbers:
+                stack.callback(signal.signal, number, signal.signal(number, lambda number, _: came.append(number)))
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        stack.callback(signal.pthread_sigmask, signal.SIG_UNBLOCK, numbers)
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)

@@ -204,10 +204,11 @@ def test_a_build_that_is_told_to_stop_leaves_nothing_unfinished(eurosat_tree, tm
 
 
 def test_a_worker_that_begins_is_not_broken_off():
-    """By a signal after it was asked for, and before it was told what to do."""
-    asked = "connect = forkserver.connect_to_new_process\n"
+    """By a signal after it was asked for, and before it was told what to do, that another thread could get."""
+    asked = "threading.Thread(target=signal.sigwait, args=([signal.SIGUSR1],), daemon=True).start()\n"
+    asked += "connect = forkserver.connect_to_new_process\n"
     asked += "forkserver.connect_to_new_process = lambda fds: (connect(fds), os.kill(os.getpid(), signal.SIGTERM))[0]\n"
-    process = begin([sys.executable, "-c", f"import os, signal\nfrom multiprocessing import forkserver\n{asked}{POOL}"])
+    process = begin([sys.executable, "-c", f"import os, signal, threading\nfrom multiprocessing import forkserver\n{asked}{POOL}"])
     assert signalled(process, [], group=False) == SAID[TERM]
 
 
