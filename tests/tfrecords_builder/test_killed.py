@@ -208,7 +208,9 @@ def test_a_worker_that_begins_is_not_broken_off():
     asked = "threading.Thread(target=signal.sigwait, args=([signal.SIGUSR1],), daemon=True).start()\n"
     asked += "connect = forkserver.connect_to_new_process\n"
     asked += "forkserver.connect_to_new_process = lambda fds: (connect(fds), os.kill(os.getpid(), signal.SIGTERM))[0]\n"
-    process = begin([sys.executable, "-c", f"import os, signal, threading\nfrom multiprocessing import forkserver\n{asked}{POOL}"])
+    process = begin(
+        [sys.executable, "-c", f"import os, signal, threading\nfrom multiprocessing import forkserver\n{asked}{POOL}"]
+    )
     assert signalled(process, [], group=False) == SAID[TERM]
 
 
