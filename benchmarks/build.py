@@ -39,6 +39,7 @@ flags.DEFINE_list("forms", ["plain", "lzw", "deflate"], "compressions of the sou
 
 # Simulated patches, and how many they become by links under other names: building knows no difference, simulating is slow.
 PATCHES = {"sen12ms": (60, 1500), "bigearthnet": (300, 10_000), "eurosat": (1000, 27_000)}
+flags.register_validator("datasets", lambda names: set(names) <= PATCHES.keys(), f"choose from {', '.join(PATCHES)}")
 FLAGS_OF = {"bigearthnet": ["--native_resolution"]}  # as the sources are; resampled, records have twice the bytes
 # Of the speed of copying the same files with two processes.
 OF_COPY = {"sen12ms": 0.6, "bigearthnet": 0.8, "eurosat": 0.6}

@@ -53,6 +53,13 @@ ROWS = (
     Row("multisenge", "irrg", 10, 4, 0.6),
     Row("multisenge", "irrg_index"),
 )
+INPUTS = {
+    "opening",
+    *(row.dataset for row in ROWS),
+    *(f"{row.dataset}/{row.inputs}" for row in ROWS if row.inputs != ALL_BANDS),
+}
+flags.register_validator("inputs", lambda names: set(names) <= INPUTS, f"choose from {', '.join(sorted(INPUTS))}")
+flags.register_validator("ways", lambda names: set(names) <= peers.WAYS.keys(), f"choose from {', '.join(peers.WAYS)}")
 # Simulated patches, how often each is in the records, records in a batch.
 SIZES = {"sen12ms": (64, 8, 16), "bigearthnet": (320, 6, 32), "eurosat": (1000, 6, 64), "multisenge": (32, 12, 16)}
 OURS, THREE, ALL, OF_ALL = "load", "s2_rgb", "s2_all", 0.4
