@@ -193,8 +193,8 @@ def test_seconds_waited_for_slow_data(accumulate, per_call):
 
     rows(strategy, step, slow(0), accumulate, per_call)  # traces
     waited = rows(strategy, step, slow(0.2), accumulate, per_call)[:, 2]
-    assert 0.95 < waited.sum() < 1.9 and waited[0] < (0.2 if accumulate == 1 else 0.5)
-    assert rows(strategy, step, slow(0), accumulate, per_call)[:, 2].sum() < 0.9
+    assert 0.95 < waited.sum() < 1.6 and waited[0] < (0.2 if accumulate == 1 else 0.5)
+    assert rows(strategy, step, slow(0), accumulate, per_call)[:, 2].sum() < 0.3
 
 
 def test_work_of_the_device_is_no_waiting():
@@ -210,7 +210,7 @@ def test_work_of_the_device_is_no_waiting():
     data = tf.data.Dataset.range(6).map(lambda n: tf.numpy_function(_pause, [n], tf.int64)).map(lambda _: batch).prefetch(2)
     rows(strategy, step, data, per_call=3)
     waited = rows(strategy, step, data, per_call=3)[:, 2]
-    assert waited[0] > 0.1 and waited[1:].sum() < 0.4
+    assert waited[0] > 0.1 and waited[1:].sum() < 0.15
 
 
 def _pause(value):

@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -192,8 +193,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(builder, eurosat, tmp_path, ar
     assert not any((tmp_path / "empty").iterdir())
 
 
-def test_help_imports_nothing_heavy(builder):
-    result = builder("--help")
+def test_help_is_quick_and_imports_nothing_heavy(builder):
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = builder("--help")
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5
     assert result.returncode == 0
     assert all(name in result.stdout for name in [*DATASETS, "verify", "data/<dataset>", "--val_fraction"])
     command = [sys.executable, "-X", "importtime", "-m", "tfrecords_builder", "--help"]
