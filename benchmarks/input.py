@@ -42,6 +42,11 @@ class Row:
     parsed: float | None = None
     memmap: float | None = None
 
+    @property
+    def names(self) -> set[str]:
+        """By which `--inputs` takes it."""
+        return {self.dataset, f"{self.dataset}/{self.inputs}"}
+
 
 ROWS = (
     Row("sen12ms", "s2_rgb", 12, 3, 0.6),
@@ -53,12 +58,11 @@ ROWS = (
     Row("multisenge", "irrg", 10, 4, 0.6),
     Row("multisenge", "irrg_index"),
 )
-INPUTS = {
-    "opening",
-    *(row.dataset for row in ROWS),
-    *(f"{row.dataset}/{row.inputs}" for row in ROWS if row.inputs != ALL_BANDS),
-}
-flags.register_validator("inputs", lambda names: set(names) <= INPUTS, f"choose from {', '.join(sorted(INPUTS))}")
+flags.register_validator(
+    "inputs",
+    lambda names: set(names) <= {"opening"}.union(*(row.names for row in ROWS)),
+    f"choose from opening, {', '.join(dict.fromkeys(row.dataset for row in ROWS))}, or an input of one, e.g. sen12ms/s2_rgb",
+)
 flags.register_validator("ways", lambda names: set(names) <= peers.WAYS.keys(), f"choose from {', '.join(peers.WAYS)}")
 # Simulated patches, how often each is in the records, records in a batch.
 SIZES = {"sen12ms": (64, 8, 16), "bigearthnet": (320, 6, 32), "eurosat": (1000, 6, 64), "multisenge": (32, 12, 16)}
@@ -222,7 +226,7 @@ def main(_) -> None:
     folder = Path(FLAGS.data or temporary.name)
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    chosen = [row for row in ROWS if not FLAGS.inputs or {row.dataset, f"{row.dataset}/{row.inputs}"} & set(FLAGS.inputs)]
+    chosen = [row for row in ROWS if not FLAGS.inputs or row.names & set(FLAGS.inputs)]
     speeds = {row: compare(row, folder) for row in chosen}
     both = {row.inputs: speed for row, speed in speeds.items() if row.dataset == "sen12ms"}
     if {THREE, ALL} <= both.keys():
