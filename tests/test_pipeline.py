@@ -169,7 +169,12 @@ def test_augmentation_does_not_depend_on_the_batch(records):
     assert eights == threes
 
 
-def test_dihedral_of_both_sensors_is_the_same_symmetry(records):
+@pytest.mark.parametrize(
+    ("bands", "positions"),
+    [("B02", [1]), ("B02,B03,B05", [1, 2, 4]), ("B04,B03,B02", [3, 2, 1]), ("B04,B02,B01", [3, 1, 0])],
+    ids=["one", "forwards", "backwards", "gap"],
+)
+def test_dihedral_of_both_sensors_is_the_same_symmetry(records, bands, positions):
     raw = {record["s1"].tobytes(): record for record in records.samples("train")}
 
     def the_eight(image):
@@ -178,10 +183,10 @@ def test_dihedral_of_both_sensors_is_the_same_symmetry(records):
 
     back = {view: (key, code) for key in raw for code, view in enumerate(the_eight(raw[key]["s1"]))}
     codes = set()
-    for images, _, _ in epoch(load(records, inputs="s2:B02+s1:VV,VH", seed=0, augment="dihedral")):
+    for images, _, _ in epoch(load(records, inputs=f"s2:{bands}+s1:VV,VH", seed=0, augment="dihedral")):
         for s2, s1 in zip(images["s2"], images["s1"], strict=True):
             key, code = back[s1.tobytes()]
-            assert s2.tobytes() == the_eight(raw[key]["s2"][[1]])[code]
+            assert s2.tobytes() == the_eight(raw[key]["s2"][positions])[code]
             codes.add(code)
     assert len(codes) > 4
 

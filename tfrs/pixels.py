@@ -1,7 +1,6 @@
 """Pixels of records, copied once: from the memory-mapped shards into the batch."""
 
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -28,14 +27,18 @@ def gather(
     """
     batch = aligned((len(shards), len(positions), *field.shape[-2:]), np.dtype(field.dtype))
     size = batch[0, 0].nbytes
-    places, runs = zip(shards, starts.tolist(), strict=True), [(first * size, last * size) for first, last in _runs(positions)]
+    places = zip(shards, starts.tolist(), strict=True)
     if symmetries is None:
+        runs = _runs(positions, size)
         parts = [shard[at + first : at + last] for shard, at in places for first, last in runs]
         np.concatenate(parts, out=batch.reshape(-1).view(np.uint8))
         return batch
+    # Red, green and blue are stored in the opposite order: such bands are one run too, taken backwards.
+    order = -1 if positions == tuple(range(positions[0], positions[0] - len(positions), -1)) else 1
+    runs = _runs(positions[::order], size)
     # Through a copy within the cache: read from the shard out of order, bands take up to 1.5 times as long.
     copy = spaced(batch.shape[1:], batch.dtype)
-    turned = [symmetry(copy, code) for code in range(8)]
+    turned = [symmetry(copy[::order], code) for code in range(8)]
     ends = itertools.accumulate(((last - first) // size for first, last in runs), initial=0)
     targets = [copy[begin:end].view(np.uint8) for begin, end in itertools.pairwise(ends)]
     for image, (shard, at), code in zip(batch, places, symmetries, strict=True):
@@ -45,11 +48,11 @@ def gather(
     return batch
 
 
-def _runs(positions: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Bands from and to (exclusive) of each run of neighbours."""
+def _runs(positions: tuple[int, ...], size: int) -> list[tuple[int, int]]:
+    """Bytes from and to (exclusive) of each run of neighbours among bands of `size` bytes."""
     starts = [i for i, at in enumerate(positions) if i == 0 or at != positions[i - 1] + 1]
-    for start, stop in itertools.pairwise([*starts, len(positions)]):
-        yield positions[start], positions[stop - 1] + 1
+    ends = [*starts[1:], len(positions)]
+    return [(positions[i] * size, (positions[end - 1] + 1) * size) for i, end in zip(starts, ends, strict=True)]
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
