@@ -131,6 +131,8 @@ def geotiffs(name: str, source: Path, key: str, bands: dict[str, tuple[int, ...]
 def compare(row: Row, folder: Path) -> float:
     """Patches/s of `load` with augmentation; prints the table of all ways."""
     job = job_of(row, folder)
+    for part in records_of(folder, row.dataset):
+        warm(part)
     speeds: dict[str, dict[bool, float]] = {}
     found: dict[tuple[str, bool], list[tuple[float, float]]] = {}
     for way in dict.fromkeys([OURS, *(FLAGS.ways or peers.WAYS)]):
@@ -151,6 +153,15 @@ def compare(row: Row, folder: Path) -> float:
     first, *_, last = (memory for _, memory in found[OURS, True])
     print(f"  memory of {OURS}: {first:.0f} MB after the first run, {last:.0f} MB after the last")
     return speeds[OURS][True]
+
+
+def warm(folder: Path) -> None:
+    """Read every byte once, so that no way waits for the disk."""
+    buffer = bytearray(1 << 20)
+    for path in filter(Path.is_file, folder.rglob("*")):
+        with open(path, "rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
 
 
 def measured(way: str, job: peers.Job) -> dict[bool, list[tuple[float, float]]]:
