@@ -33,8 +33,8 @@ def gather(
         parts = [shard[at + first : at + last] for shard, at in places for first, last in runs]
         np.concatenate(parts, out=batch.reshape(-1).view(np.uint8))
         return batch
-    # Red, green and blue are stored in the opposite order: such bands are one run too, taken backwards.
-    order = -1 if positions == tuple(range(positions[0], positions[0] - len(positions), -1)) else 1
+    # Red, green and blue are stored in the opposite order: taken backwards, they are one run and not three.
+    order = min(1, -1, key=lambda step: len(_runs(positions[::step], size)))
     runs = _runs(positions[::order], size)
     # Through a copy within the cache: read from the shard out of order, bands take up to 1.5 times as long.
     copy = spaced(batch.shape[1:], batch.dtype)
