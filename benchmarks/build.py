@@ -30,6 +30,8 @@ from pathlib import Path
 
 from absl import app, flags
 
+from tfrs.command import import_tensorflow
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data", None, "folder for the simulated files, kept for the next run (default: a temporary one)")
 flags.DEFINE_float("scale", 1, "so many times the usual number of patches")
@@ -215,7 +217,8 @@ def timed(way, patches: list[list[Path]], out: Path, workers: int) -> float:
 
 
 def _run(way, patches, target, ready) -> None:
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    if way is naive:
+        import_tensorflow()
     way(patches[:1], target)
     ready.wait(300)
     way(patches, target)

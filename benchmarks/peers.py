@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tfrs.command import import_tensorflow
+
 WORKERS = 2
 EPOCHS = 1000  # more than any run lasts
 WARM_UP = 16  # batches before the clock starts: what waits ready in buffers is no speed
@@ -254,15 +256,15 @@ def memcpy(job: Job, dihedral: bool) -> Iterator[int]:
 
 # Name -> (way, modules that must be installed).
 WAYS: dict[str, tuple[Callable[[Job, bool], Iterator[int]], tuple[str, ...]]] = {
-    "load": (functools.partial(ours, read="random"), ()),
-    "load sequential": (functools.partial(ours, read="sequential"), ()),
+    "load": (functools.partial(ours, read="random"), ("tensorflow",)),
+    "load sequential": (functools.partial(ours, read="sequential"), ("tensorflow",)),
     "rasterio DataLoader": (rasterio, ("torch",)),
-    "TFRecordDataset + parse": (parsed, ()),
+    "TFRecordDataset + parse": (parsed, ("tensorflow",)),
     "np.memmap": (memmap, ()),
     "np.memmap DataLoader": (memmap_loader, ("torch",)),
     "LMDB + safetensors": (lmdb, ("torch", "lmdb", "safetensors")),
     "WebDataset": (webdataset, ("torch", "webdataset")),
-    "TFDS": (tfds, ("tensorflow_datasets",)),
+    "TFDS": (tfds, ("tensorflow", "tensorflow_datasets")),
     "limit: shard bytes": (shard_bytes, ()),
     "limit: memcpy": (memcpy, ()),
 }
@@ -275,8 +277,9 @@ def missing(way: str) -> list[str]:
 
 def serve(way: str, job: Job, pipe) -> None:
     """Send patches/s and `own_memory` for every (seconds, dihedral) that comes through the pipe, until it is closed."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    if "tensorflow" in WAYS[way][1]:
+        import_tensorflow()
     batches = {dihedral: WAYS[way][0](job, dihedral) for dihedral in (False, True)[: 1 + (way not in LIMITS)]}
     for each in batches.values():
         next(each)
