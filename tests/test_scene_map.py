@@ -192,11 +192,39 @@ def test_entropy_is_1_of_ignorance_and_0_of_certainty():
 def test_refused_outputs(tmp_path, name, scheme, message):
     (tmp_path / "image.tif").write_bytes(b"")
     with pytest.raises(UserError, match=message):
-        check_output(tmp_path / name, card(scheme)["classes"], [str(tmp_path / "image.tif"), "/nowhere.tif"])
+        check_output(tmp_path / name, card(scheme)["classes"], [str(tmp_path / "image.tif"), "/nowhere.tif"], Extras())
+
+
+@pytest.mark.parametrize(
+    ("name", "flag", "with_it"),
+    [
+        ("probabilities", "--probabilities", Extras(probabilities=True)),
+        ("uncertainty", "--uncertainty", Extras(uncertainty=True)),
+        ("occlusion", "--occlude", Extras(occluded=("s2",))),
+    ],
+)
+def test_layers_of_an_earlier_map_do_not_stay_beside_a_new_one(tmp_path, name, flag, with_it):
+    (tmp_path / f"map_{name}.tif").write_bytes(b"of before")
+    check_output(tmp_path / "map.tif", card(MULTISENGE)["classes"], [], with_it)
+    with pytest.raises(UserError, match=rf"map_{name}\.tif: is of an earlier map, .* delete it, or give {flag} as well"):
+        check_output(tmp_path / "map.tif", card(MULTISENGE)["classes"], [], Extras())
+
+
+def test_one_process_writes_a_map(tmp_path):
+    def while_another_comes():
+        with pytest.raises(UserError, match=r"map\.tif: another process is writing it; wait for it, or give another name"):
+            write(tmp_path / "map.tif", MULTISENGE)
+        yield from certain(MULTISENGE)
+
+    for left in ("map.tif.lock", "map.tif.tmp", "map.tif.plain.tmp"):  # by one that was killed
+        (tmp_path / left).write_bytes(b"half")
+    write_map(tmp_path / "map.tif", while_another_comes(), GRID, 1, card(MULTISENGE), Extras())
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "map.tif"), NUMBERS)
+    assert not [*tmp_path.glob("*.lock"), *tmp_path.glob("*.tmp")]
 
 
 def test_file_that_cannot_be_written():
-    with pytest.raises(UserError, match=r"/proc/map\.tif\.plain\.tmp: cannot be written"):
+    with pytest.raises(UserError, match=r"/proc/map\.tif: cannot be written \(No such file or directory\)"):
         write(Path("/proc/map.tif"), MULTISENGE)
 
 

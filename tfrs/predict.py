@@ -154,8 +154,9 @@ def map_scene(model: Model, paths: Mapping[str, str], path: Path, reading: Readi
         UserError: The scene or the windows do not fit the model, or a file cannot be read or written.
     """
     card = model.card
-    check_output(path, card["classes"], paths.values())
     units = occlusion.units(card, wanted.occlude) if wanted.occlude else {}
+    extras = Extras(wanted.probabilities, wanted.uncertainty, tuple(units))
+    check_output(path, card["classes"], paths.values(), extras)
     scene = find_scene(paths, card, reading)
     rows, columns = axes(model, scene, tiling)
     run = _as_maps(model)
@@ -175,7 +176,6 @@ def map_scene(model: Model, paths: Mapping[str, str], path: Path, reading: Readi
         for block in blocks:
             yield from scene_windows.predict(run, channels, strips, rows, block, batch_size(tiling, rows))
 
-    extras = Extras(wanted.probabilities, wanted.uncertainty, tuple(units))
     total = len(rows.starts) * sum(len(block.starts) for block in blocks)
     with (
         contextlib.closing(scene_windows.ahead(compute())) as parts,

@@ -11,9 +11,10 @@ from tfrs import areas, geotiff, legend, quicklook
 from tfrs.errors import UserError
 from tfrs.geotiff import Grid
 from tfrs.scene_windows import Part
-from tfrs.storage import beside, replacing_together
+from tfrs.storage import alone, beside, replacing_together
 
 DRIVERS = {".tif": "COG", ".tiff": "COG", ".png": "PNG"}
+LAYERS = {"probabilities": "--probabilities", "uncertainty": "--uncertainty", "occlusion": "--occlude"}  # -> flag
 STEP, NO_VALUE = 1e-4, -32768  # of int16 layers: values are multiples of STEP
 
 
@@ -32,12 +33,13 @@ class Extras:
     occluded: tuple[str, ...] = ()
 
 
-def check_output(path: Path, classes: Sequence[dict], inputs: Iterable[str]) -> None:
+def check_output(path: Path, classes: Sequence[dict], inputs: Iterable[str], extras: Extras) -> None:
     """See that a map can be written, before it is made.
 
     Args:
         classes: Entries of a card.
         inputs: Files that the map must not replace.
+        extras: What goes beside it: a layer of an earlier map that is not among them would not fit the new one.
 
     Raises:
         UserError: It cannot.
@@ -51,6 +53,11 @@ def check_output(path: Path, classes: Sequence[dict], inputs: Iterable[str]) -> 
         raise UserError(f"{path.parent}: no such folder; make it, or give another --output")
     if path.exists() and any(Path(other).exists() and path.samefile(other) for other in inputs):
         raise UserError(f"{path} is the image itself; give another --output")
+    for name in LAYERS.keys() - _layers(classes, extras).keys():
+        if (layer := beside(path, name, ".tif")).exists():
+            raise UserError(
+                f"{layer}: is of an earlier map, which is to be replaced; delete it, or give {LAYERS[name]} as well"
+            )
 
 
 def write_map(path: Path, parts: Iterable[Part], scene: Grid, cell: int, card: Mapping, extras: Extras) -> np.ndarray:
@@ -67,13 +74,16 @@ def write_map(path: Path, parts: Iterable[Part], scene: Grid, cell: int, card: M
 
     Returns:
         Share (classes,) of each class in the pixels with data.
+
+    Raises:
+        UserError: Another process is writing the same map, or a file cannot be written.
     """
     classes, grid = card["classes"], scene.cells(cell)
     numbers = np.array([0, *(entry["number"] for entry in classes)])
     colors = {entry["number"]: bytes.fromhex(entry["color"].removeprefix("#")) for entry in classes}
     tables = areas.empty(scene, cell, len(classes), extras.occluded)
     picture = quicklook.empty(scene, card, cell)
-    with replacing_together() as place, contextlib.ExitStack() as stack:
+    with alone(path), replacing_together() as place, contextlib.ExitStack() as stack:
         kind = np.min_scalar_type(numbers.max())
         put_map = stack.enter_context(_layer(path, place, grid, kind, nodata=0, colors=colors, overview_resampling="mode"))
         layers = {

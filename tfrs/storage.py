@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,6 +53,37 @@ def replacing_together() -> Iterator[Callable[[Path], Path]]:
             return stack.enter_context(replacing(path))
 
         yield place
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Within the block, other processes that come to it with the same path are refused.
+
+    The lock is `flock`'s on `<path>.lock`, which the system releases when its owner dies: a file left behind is no lock. On a
+    file system without locks nobody is refused.
+
+    Raises:
+        UserError: Another process is in the block, or nothing can be written there.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    others = UserError(f"{path}: another process is writing it; wait for it, or give another name")
+    try:
+        file = open(lock, "a")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise others from error
+        except OSError:
+            pass
+        if not os.fstat(file.fileno()).st_nlink:  # removed by an owner that ended just now; another may hold the next one
+            raise others
+        try:
+            yield
+        finally:
+            lock.unlink()
 
 
 def is_remote(directory: Path, mounts: Path = Path("/proc/mounts")) -> bool:
