@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import io
 import os
@@ -14,10 +15,13 @@ import numpy as np
 import pyarrow
 import pytest
 
-from tfrs import archive, registry, synthetic_bigearthnet
+from tfrs import archive, registry, synthetic_bigearthnet, synthetic_multisenge
 from tfrs.datasets.eurosat import EuroSat
+from tfrs.datasets.multisenge import MultiSenGE
 from tfrs.datasets.sen12ms import Sen12MS
 from tfrs.errors import BadPatch, UserError
+
+KEPT = {archive.INDEX, "lock", "lock-reading"}  # when what was unpacked has been deleted
 
 
 def pack(target, files):
@@ -68,7 +72,7 @@ def test_sen12ms(sen12ms_tree, tmp_path, suffix, top):
     assert_same_samples(dataset, root, (dataset, tree), 7)
     assert archive.origin(root) == folder
     archive.release(root)
-    assert [path.name for path in (tmp_path / "spool").iterdir()] == [archive.INDEX]
+    assert set(os.listdir(tmp_path / "spool")) == KEPT
 
 
 @pytest.mark.parametrize("suffix", [".tar.gz", ".tar"])
@@ -124,6 +128,85 @@ def test_eurosat(eurosat_tree, tmp_path, suffix):
     assert_same_samples(dataset, archive.mount(dataset, file, tmp_path / "spool"), (dataset, tree), 40)
     if suffix != ".tar.gz":  # of itself it has no random access
         assert_same_samples(dataset, file, (dataset, tree), 40)
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+@pytest.mark.parametrize("top", ["", "MultiSenGE/"])
+def test_multisenge(tmp_path, suffix, top):
+    tree, folder = tmp_path / "tree", tmp_path / "in"
+    synthetic_multisenge.multisenge(tree, 4, 0)
+    folder.mkdir()
+    for name in MultiSenGE.folders:
+        pack(folder / f"{name}{suffix}", {f"{top}{path.relative_to(tree)}": path for path in sorted((tree / name).iterdir())})
+    count = sum(len(MultiSenGE().index(tree, split)) for split in MultiSenGE.splits)
+    assert count > 4
+    assert_same_samples(MultiSenGE(), archive.mount(MultiSenGE(), folder, tmp_path / "spool"), (MultiSenGE(), tree), count)
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+def test_an_archive_of_another_data_set_is_named_and_leaves_nothing_unpacked(eurosat_tree, tmp_path, suffix):
+    file = tmp_path / f"EuroSAT_MS{suffix}"
+    pack(file, {str(path.relative_to(eurosat_tree[0])): path for path in eurosat_tree[0].rglob("*.tif")})
+    for dataset in (Sen12MS(), MultiSenGE(), registry.dataset("bigearthnet")(), registry.dataset("eurosat_rgb")()):
+        with pytest.raises(UserError, match=rf"^{re.escape(str(file))}: no {dataset.name} patch found; expected .+"):
+            archive.mount(dataset, file, tmp_path / "spool")
+        assert set(os.listdir(tmp_path / "spool")) <= KEPT
+
+
+def test_a_tar_that_ends_between_two_members(eurosat_tree, tmp_path):
+    file = tmp_path / "EuroSAT_MS.tar"
+    pack(file, {str(path.relative_to(eurosat_tree[0])): path for path in eurosat_tree[0].rglob("*.tif")})
+    with tarfile.open(file) as tar:
+        begin = tar.getmembers()[20].offset
+    os.truncate(file, begin)
+    with pytest.raises(UserError, match=r"EuroSAT_MS\.tar: cannot be read as an archive \(it has no end\); is it complete"):
+        archive.mount(EuroSat(), file, tmp_path / "spool")
+
+
+@contextlib.contextmanager
+def read_by_another(file, spool):
+    """Another process has mounted an archive of EuroSAT, and releases it at the end."""
+    program = "import sys; from pathlib import Path; from tfrs import archive; from tfrs.datasets.eurosat import EuroSat\n"
+    program += (
+        "root = archive.mount(EuroSat(), *map(Path, sys.argv[1:])); print(root, flush=True); input(); archive.release(root)"
+    )
+    command = [sys.executable, "-c", program, str(file), str(spool)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        while process.stdout.readline().strip() != str(spool / archive.INDEX):  # after a line on what is unpacked
+            assert process.poll() is None
+        yield process
+        process.communicate("\n")
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+def test_an_index_in_use_is_not_made_one_of_other_archives(eurosat_tree, tmp_path, suffix):
+    (paths, spool), files = (sorted(eurosat_tree[0].rglob("*.tif")), tmp_path / "spool"), []
+    for name, step in (("a", 1), ("b", -1)):  # the same names, other pixels
+        files.append(tmp_path / f"{name}{suffix}")
+        names = [str(path.relative_to(eurosat_tree[0])) for path in paths]
+        pack(files[-1], dict(zip(names, paths[::step], strict=True)))
+    with read_by_another(files[0], spool):
+        before = {path: path.read_bytes() for path in spool.iterdir()}
+        with pytest.raises(UserError, match=rf"in use by another build, of other archives \({files[0]} .*--spool"):
+            archive.mount(EuroSat(), files[1], spool)
+        assert {path: path.read_bytes() for path in spool.iterdir()} == before
+    assert archive.read_bytes(archive.mount(EuroSat(), files[1], spool) / names[0]) == paths[-1].read_bytes()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_is_unpacked_stays_until_the_last_has_read_it(eurosat_tree, tmp_path, killed):
+    file, spool = tmp_path / "EuroSAT_MS.tar.gz", tmp_path / "spool"
+    pack(file, {str(path.relative_to(eurosat_tree[0])): path for path in eurosat_tree[0].rglob("*.tif")})
+    root = archive.mount(EuroSat(), file, spool)
+    with read_by_another(file, spool) as process:
+        archive.release(root)
+        assert set(os.listdir(spool)) == KEPT | {"EuroSAT_MS.tar.gz.spool.tar"}
+        if killed:
+            process.kill()
+    if killed:
+        archive.release(archive.mount(EuroSat(), file, spool))
+    assert set(os.listdir(spool)) == KEPT
 
 
 def test_unpacked_data_are_preferred_to_archives_beside_them(sen12ms_tree, tmp_path):
@@ -182,7 +265,7 @@ def test_the_command_gives_the_records_of_the_folder(sen12ms_tree, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "unpacking 9 archives into" in done.stdout
     spool = output / "sen12ms" / ".archives"
-    assert os.listdir(spool) == [archive.INDEX]
+    assert set(os.listdir(spool)) == KEPT
 
     assert build(tree, tmp_path / "expected", "--workers=1", "--shard_mb=6").returncode == 0
     shards = sorted((tmp_path / "expected").rglob("*.tfrecord-*"))
@@ -197,7 +280,7 @@ def test_the_command_gives_the_records_of_the_folder(sen12ms_tree, tmp_path):
     spool = tmp_path / "elsewhere"
     anew = build(folder, output, "--shard_mb=6", "--overwrite", f"--spool={spool}")
     assert "unpacking 9 archives" in anew.stdout
-    assert (anew.returncode, os.listdir(spool)) == (0, [archive.INDEX])
+    assert (anew.returncode, set(os.listdir(spool))) == (0, KEPT)
     assert "nothing to do" in build(folder, output, "--shard_mb=6", f"--spool={tmp_path / 'third'}").stdout
 
     (shard, *_) = output.rglob("*.tfrecord-*")
@@ -206,7 +289,7 @@ def test_the_command_gives_the_records_of_the_folder(sen12ms_tree, tmp_path):
     repaired = run("verify", str(output), "--repair")
     assert repaired.returncode == 0, repaired.stderr
     assert f"unpacking 9 archives into {spool}" in repaired.stdout
-    assert (shard.read_bytes(), os.listdir(spool)) == (whole, [archive.INDEX])
+    assert (shard.read_bytes(), set(os.listdir(spool))) == (whole, KEPT)
     assert not (output / "sen12ms" / ".archives").exists()
 
 
@@ -216,7 +299,7 @@ def test_tasks_share_what_is_unpacked(sen12ms_tree, tmp_path):
     assert ("unpacking" in first.stdout, "unpacking" in second.stdout) == (True, False)
     finished = build(folder, output, "--shard_mb=6", "--task_count=2")
     assert finished.returncode == 0, finished.stderr
-    assert os.listdir(output / "sen12ms" / ".archives") == [archive.INDEX]
+    assert set(os.listdir(output / "sen12ms" / ".archives")) == KEPT
 
 
 def test_a_truncated_archive_is_named_and_the_others_are_not_unpacked_again(sen12ms_tree, tmp_path):

@@ -2,7 +2,8 @@
 
 An index, one SQLite file, knows archive, offset and size of every member. It stands for the folder that the archives would
 unpack to: `members.sqlite/ROIs1158_spring/s2_1/ROIs1158_spring_s2_1_p30.tif` is the path of a member, and reading it is one
-read at its offset, as of a file and in any order. Memory does not grow with the number of members.
+read at its offset, as of a file and in any order. Memory does not grow with the number of members. Builds of the same archives
+share it; one of others is refused as long as it is in use.
 
 A tar.gz or tar.zst can only be read from its beginning, while records are written in shuffled order from several archives at
 once. It is therefore decompressed once, in the pass that lists it, into a plain tar in the spool folder; `release` deletes that
@@ -24,11 +25,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from tfrs.errors import UserError
-from tfrs.storage import replacing
+from tfrs.storage import locked, replacing
 
 INDEX, SPOOL = "members.sqlite", ".archives"
+# Locks beside the index: for one process at a time, to change what is there; shared by all that read from it.
+_CHANGING, _READING = "lock", "lock-reading"
 SUFFIXES, _COMPRESSED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst"), (".gz", ".tgz", ".zst")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS archives (number INTEGER PRIMARY KEY, source TEXT UNIQUE, stamp TEXT, path TEXT);
@@ -76,10 +80,19 @@ def names(folder: Path) -> Iterator[str]:
 
 
 def walk(root: Path) -> Iterator[str]:
-    """Relative paths of all files below a folder, on disk or in archives."""
+    """Relative paths of all files below a folder, on disk or in archives.
+
+    Raises:
+        OSError: A folder cannot be listed.
+    """
+
+    def fail(error: OSError) -> None:  # os.walk would leave the folder out
+        raise error
+
     if not os.path.isdir(root):
         yield from _below(root)
-    for folder, _, files in os.walk(root):
+        return
+    for folder, _, files in os.walk(root, onerror=fail):
         relative = os.path.relpath(folder, root).replace(os.sep, "/")
         yield from (f"{relative}/{name}".removeprefix("./") for name in files)
 
@@ -113,12 +126,13 @@ def mount(dataset, root: Path, spool: Path, *, unpack: bool = True) -> Path:
         return root
     try:
         spool.mkdir(parents=True, exist_ok=True)
-        folder = os.open(spool, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)  # of several tasks, one unpacks and the others wait for it
-            return _mount(dataset, archives, spool, unpack)
-        finally:
-            os.close(folder)
+        _reading.pop(spool.absolute(), None)
+        with open(spool / _CHANGING, "a") as changing:
+            locked(changing, fcntl.LOCK_EX)  # of several tasks, one unpacks and the others wait for it
+            index = _mount(dataset, archives, spool, unpack)
+            _reading[spool.absolute()] = reading = open(spool / _READING, "a")  # noqa: SIM115
+            locked(reading, fcntl.LOCK_SH)  # until `release`, or the end of the process
+            return index
     except sqlite3.Error as error:
         raise UserError(f"{spool / INDEX}: {error}; delete the file, it will be made again") from error
     except OSError as error:
@@ -126,10 +140,27 @@ def mount(dataset, root: Path, spool: Path, *, unpack: bool = True) -> Path:
 
 
 def release(root: Path) -> None:
-    """Delete what was unpacked for a build, once it is done."""
-    if root.name == INDEX:
-        for path in root.parent.glob("*.spool.tar"):
-            path.unlink()
+    """Delete what was unpacked for a build, once it is done; the last of several that read from it does."""
+    if root.name != INDEX:
+        return
+    _reading.pop(root.parent, None)
+    with open(root.parent / _CHANGING, "a") as changing:
+        if locked(changing, fcntl.LOCK_EX | fcntl.LOCK_NB) and not _in_use(root.parent):
+            _delete_unpacked(root.parent)
+
+
+# Folder -> the open file by which this process says that it reads from there. Closing it gives the lock up.
+_reading: dict[Path, IO] = {}
+
+
+def _in_use(spool: Path) -> bool:
+    with open(spool / _READING, "a") as file:
+        return not locked(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _delete_unpacked(spool: Path) -> None:
+    for path in spool.glob("*.spool.tar"):
+        path.unlink()
 
 
 def _mount(dataset, archives: list[Path], spool: Path, unpack: bool) -> Path:
@@ -138,9 +169,14 @@ def _mount(dataset, archives: list[Path], spool: Path, unpack: bool) -> Path:
     with contextlib.closing(sqlite3.connect(index)) as db:
         db.executescript(_SCHEMA)
         known = dict(db.execute("SELECT source, stamp FROM archives"))
-        if any(stamps.get(source) != stamp for source, stamp in known.items()):
-            db.executescript("DELETE FROM archives; DELETE FROM members;")  # other archives than those of the index
-            release(index)
+        if any(stamps.get(source) != stamp for source, stamp in known.items()):  # other archives than those of the index
+            if _in_use(index.parent):
+                raise UserError(
+                    f"{spool}: in use by another build, of other archives ({min(known)} ...); wait until it has ended, or name "
+                    "another folder with --spool"
+                )
+            db.executescript("DELETE FROM archives; DELETE FROM members;")
+            _delete_unpacked(index.parent)
             known = {}
         plain = {
             source: spool.absolute() / f"{Path(source).name}.spool.tar" if source.endswith(_COMPRESSED) else Path(source)
@@ -156,6 +192,9 @@ def _mount(dataset, archives: list[Path], spool: Path, unpack: bool) -> Path:
                 ((number,),) = db.execute("SELECT number FROM archives WHERE source = ?", (source,))
                 members = ((dataset.member(name), number, *place) for name, *place in _scan(source, plain[source]))
                 db.executemany(_INSERT, (member for member in members if member[0]))
+        if not db.execute("SELECT 1 FROM members LIMIT 1").fetchone():
+            _delete_unpacked(index.parent)
+            raise UserError(f"{', '.join(stamps)}: no {dataset.name} patch found; expected {dataset.layout}")
     _index.cache_clear()
     _file_above.cache_clear()
     return index
@@ -204,6 +243,8 @@ def _scan(source: str, plain: Path) -> Iterator[tuple[str, int, int, bool, int |
         elif str(plain) == source:
             with tarfile.open(source, "r:") as tar:
                 yield from _members(tar)
+                if tar.offset >= os.path.getsize(source):  # blocks of zeros stand at the end
+                    raise EOFError("it has no end")
         else:
             with (
                 open(source, "rb") as file,

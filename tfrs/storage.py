@@ -55,6 +55,17 @@ def replacing_together() -> Iterator[Callable[[Path], Path]]:
         yield place
 
 
+def locked(file, kind: int) -> bool:
+    """Take a lock of `flock` on an open file: whether it was to be had. A file system without locks has them for all."""
+    try:
+        fcntl.flock(file, kind)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Within the block, other processes that come to it with the same path are refused.
@@ -66,20 +77,14 @@ def alone(path: Path) -> Iterator[None]:
         UserError: Another process is in the block, or nothing can be written there.
     """
     lock = path.with_name(f"{path.name}.lock")
-    others = UserError(f"{path}: another process is writing it; wait for it, or give another name")
     try:
         file = open(lock, "a")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise others from error
-        except OSError:
-            pass
-        if not os.fstat(file.fileno()).st_nlink:  # removed by an owner that ended just now; another may hold the next one
-            raise others
+        # A file that was removed by its owner, which ended just now, keeps nobody away.
+        if not locked(file, fcntl.LOCK_EX | fcntl.LOCK_NB) or not os.fstat(file.fileno()).st_nlink:
+            raise UserError(f"{path}: another process is writing it; wait for it, or give another name")
         try:
             yield
         finally:

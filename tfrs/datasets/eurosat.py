@@ -21,6 +21,11 @@ FILE_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B1
 VAL_SHARE = TEST_SHARE = 0.1
 
 
+def _parts(path: str, suffix: str) -> re.Match | None:
+    """What stands before, class and number of a patch's path; None of another file's."""
+    return re.fullmatch(rf"(.*?)([A-Za-z]+)/\2_(\d+)\.{suffix}", path)
+
+
 @functools.lru_cache(maxsize=4)
 def members(root: Path, suffix: str) -> tuple[str, dict[str, list[int]]]:
     """All patches below a folder or in a zip, listed once.
@@ -28,10 +33,9 @@ def members(root: Path, suffix: str) -> tuple[str, dict[str, list[int]]]:
     Returns:
         What stands before `<Class>/<Class>_<n>.tif` in every path, and the numbers n of each class, sorted.
     """
-    pattern = re.compile(rf"(.*?)([A-Za-z]+)/\2_(\d+)\.{suffix}")
     prefixes, numbers = set(), {name: [] for name in EUROSAT.classes}
     for path in archive.walk(root):
-        match = pattern.fullmatch(path)
+        match = _parts(path, suffix)
         if match and match[2] in numbers:
             prefixes.add(match[1])
             numbers[match[2]].append(int(match[3]))
@@ -65,6 +69,9 @@ class EuroSat(Dataset):
         },
         {"eurosat": EUROSAT},
     )
+
+    def member(self, name: str) -> str:
+        return name if _parts(name, self.suffix) else ""
 
     def index(self, root: Path, split: str) -> list[str]:
         root = Path(root)

@@ -2,15 +2,24 @@
 
 import dataclasses
 import functools
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tfrs import geotiff
+from tfrs import archive, geotiff
 from tfrs.datasets.base import GEOREFERENCE, Dataset, check, check_same_grid
-from tfrs.datasets.multisenge_names import PATCH, Patch, check_dates, nearest, parse_key, read_patch, select, single_key
+from tfrs.datasets.multisenge_names import (
+    PATCH,
+    Patch,
+    check_dates,
+    folder_of,
+    nearest,
+    parse_key,
+    read_patch,
+    select,
+    single_key,
+)
 from tfrs.datasets.multisenge_splits import assign, corner
 from tfrs.errors import BadPatch, UserError, unknown
 from tfrs.geotiff import Raster
@@ -30,8 +39,7 @@ SPLITTINGS = ("random", "spatial")
 @functools.lru_cache(maxsize=2)
 def catalogue(root: Path) -> dict[str, np.ndarray | None]:
     """Sentinel-2 days of every patch in a folder, sorted by name; None where the patch's JSON file is bad."""
-    folder = root / "labels"
-    names = sorted(name.removesuffix(".json") for name in os.listdir(folder)) if folder.is_dir() else []
+    names = sorted(name.removesuffix(".json") for name in archive.names(root / "labels"))
     return {name: _days(root, name) for name in names if PATCH.fullmatch(name)}
 
 
@@ -70,6 +78,7 @@ class MultiSenGE(Dataset):
     name = "multisenge"
     sensors = (sentinel2(FILE_BANDS), sentinel1())
     layout = "labels/<tile>_<x>_<y>.json, beside s2, s1 and ground_reference, e.g. labels/31UGQ_4626_514.json"
+    folders = ("labels", "ground_reference", "s2", "s1")
     series_length = 9  # 72,033 images of 8,157 patches
 
     form: str = "single"
@@ -105,6 +114,11 @@ class MultiSenGE(Dataset):
             },
             {"multisenge": MULTISENGE},
         )
+
+    def member(self, name: str) -> str:
+        # Whatever folders an archive begins with: the file's own name says it all.
+        file = name.rpartition("/")[2]
+        return f"{folder}/{file}" if (folder := folder_of(file)) else ""
 
     def index(self, root: Path, split: str) -> list[str]:
         days = catalogue(Path(root))

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrs import tiles
+from tfrs import archive, tiles
 from tfrs.errors import BadPatch, UserError
 from tfrs.labels import MULTISENGE
 
 PATCH = re.compile(r"[0-9A-Z]{5}_\d+_\d+")
 _KEY = re.compile(r"([0-9A-Z]{5})(?:_(\d{8}))?_(\d+)_(\d+)")
+_FILE = re.compile(rf"{PATCH.pattern}\.json|[0-9A-Z]{{5}}_(?:(GR)|\d{{8}}_(S[12]))_\d+_\d+\.tif")
 _RANGE = re.compile(r"(\d{4}-\d{2}-\d{2})\.\.(\d{4}-\d{2}-\d{2})")
 
 
@@ -46,6 +47,15 @@ class Patch:
 
     def ground_reference(self, root: Path) -> Path:
         return Path(root) / "ground_reference" / f"{self.tile}_GR_{self.x}_{self.y}.tif"
+
+
+def folder_of(file: str) -> str:
+    """The folder in which a file of that name is; empty for one that is none of the data set."""
+    match = _FILE.fullmatch(file)
+    if not match:
+        return ""
+    reference, sensor = match.groups()
+    return "ground_reference" if reference else sensor.lower() if sensor else "labels"
 
 
 def parse_key(key: str) -> tuple[str, np.datetime64 | None]:
@@ -82,7 +92,7 @@ def read_patch(root: Path, name: str) -> Patch:
     path = Path(root) / "labels" / f"{name}.json"
     tile, x, y = position(name)
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(archive.read_bytes(path))
         texts = {entry: content[entry] for entry in ("corresponding_s2", "corresponding_s1", "labels", "projection")}
     except OSError as error:
         raise BadPatch(path, "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)) from error
