@@ -213,6 +213,18 @@ def test_bad_manifest(tmp_path, content, message):
     assert str(error.value).startswith(f"{tmp_path}/manifest.json: ")
 
 
+@pytest.mark.parametrize("part", ["schema", "sensors", "statistics", "splits"])
+def test_a_manifest_without_one_of_its_parts(copied, part):
+    path = copied / "manifest.json"
+    content = json.loads(path.read_text())
+    del content[part]
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        UserError, match=rf"manifest\.json: not a manifest of this package \('{part}'\); build the records again"
+    ):
+        Records(copied)
+
+
 def test_manifest_describes_the_records(built):
     found, manifest = Records(built), json.loads((built / "manifest.json").read_text())
     assert (found.name, manifest["version"], manifest["format"]) == ("small", "1.0.0", 1)

@@ -34,18 +34,12 @@ def run(work: Callable, tasks: list, done: int = 0, *, workers: int = 1) -> Iter
         counter = _CONTEXT.Value("q", 0)
         with pool(workers, counter) as executor:
             pending = {executor.submit(_work, work, task): task for task in tasks}
-            try:
-                while pending:
-                    finished, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                    bar.update(counter.value + done - bar.n)
-                    for future in finished:
-                        future.result()
-                        yield pending.pop(future)
-            except BrokenProcessPool as error:
-                raise UserError(
-                    "a worker process died (killed for memory?); finished shards are kept: "
-                    "run the same command again, with fewer --workers"
-                ) from error
+            while pending:
+                finished, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+                bar.update(counter.value + done - bar.n)
+                for future in finished:
+                    future.result()
+                    yield pending.pop(future)
 
 
 def start() -> None:
@@ -62,24 +56,34 @@ def start() -> None:
 class _Pool(ProcessPoolExecutor):
     def submit(self, *arguments, **settings):
         with held():  # a process begins here, and whose beginning is broken off, is known to nobody
-            return super().submit(*arguments, **settings)
+            try:
+                return super().submit(*arguments, **settings)
+            except (OSError, EOFError) as error:
+                raise UserError(f"a worker process cannot begin ({error!r}); {_AGAIN}") from error
 
 
 @contextlib.contextmanager
 def pool(workers: int, counter=None) -> Iterator[ProcessPoolExecutor]:
-    """Processes of which none outlives the block; where it is left by an exception, they are ended at once."""
+    """Processes of which none outlives the block; where it is left by an exception, they are ended at once.
+
+    Raises:
+        UserError: One died, or could not begin.
+    """
     start()
     executor = _Pool(workers, _CONTEXT, _begin, (counter,))
     try:
         yield executor
-    except BaseException:
+    except BaseException as error:
         for process in multiprocessing.active_children():
             process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise UserError(f"a worker process died (killed for memory?); {_AGAIN}") from error
         raise
     finally:
         executor.shutdown(cancel_futures=True)
 
 
+_AGAIN = "run the same command again, with fewer --workers (a build keeps its finished shards)"
 _CONTEXT = multiprocessing.get_context("forkserver")
 _counter = None
 

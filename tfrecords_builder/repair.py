@@ -64,8 +64,12 @@ def _shards(records: Records, shards: list[Path], run: Callable, root: Path | No
         built, wanted = task.outcome(), stated[task.name]
         differing = [name for name in ("records", "bytes", "crc32c") if built[name] != wanted[name]]
         if not differing:
-            (folder / task.name).replace(records.directory / task.name)
-            print(f"repaired {task.name}")
+            try:
+                (folder / task.name).replace(records.directory / task.name)
+            except OSError as error:  # such as a folder in its place; the others go on
+                print(f"not repaired {task.name}: {error.strerror}")
+            else:
+                print(f"repaired {task.name}")
             continue
         built, wanted = (", ".join(f"{name} {facts[name]}" for name in differing) for facts in (built, wanted))
         print(

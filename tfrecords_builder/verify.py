@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,11 +96,8 @@ def _check_shards(jobs: list[tuple], workers: int) -> list[tuple[list[Problem], 
     settings = {"total": len(jobs), "unit": "shard", "desc": "verifying"}
     if workers < 2:
         return [check_shard(*job) for job in progress(iterable=jobs, **settings)]
-    try:
-        with local.pool(workers) as executor:
-            return list(progress(iterable=executor.map(check_shard, *zip(*jobs, strict=True)), **settings))
-    except BrokenProcessPool as error:
-        raise UserError("a worker process died (killed for memory?); verify again with fewer --workers") from error
+    with local.pool(workers) as executor:
+        return list(progress(iterable=executor.map(check_shard, *zip(*jobs, strict=True)), **settings))
 
 
 def check_shard(shard: Path, stated: dict, schema: Schema, number: int) -> tuple[list[Problem], np.ndarray | None, dict]:
@@ -198,7 +194,7 @@ def _index_file(records: Records, split: str, tables: list[np.ndarray | None]) -
         return [Problem(path, "missing")]
     try:
         stored = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError) as error:
         return [Problem(path, f"cannot be read ({error})")]
     expected = common_dtype([], records.schema).names
     if stored.dtype.names != expected:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tfrecords_builder import MAX_BAD_FRACTION, SHARD_MB, faults, local, lock, metadata, quarantine, spec
-from tfrs import allocation, frames, record_index, records
+from tfrs import allocation, archive, frames, record_index, records
 from tfrs.datasets.base import Dataset
 from tfrs.errors import BadPatch, UserError
 from tfrs.statistics import Measuring
@@ -154,6 +154,8 @@ def opened(build: Build, task: str = "", *, overwrite: bool = False) -> Iterator
         with lock.hold(build.folder, task):
             if overwrite:
                 _clear(build.directory)
+            elif (build.directory / records.MANIFEST).exists():  # there was none before the lock
+                raise UserError(f"{build.directory}: another build has ended here just now; run the same command again")
             if not task:
                 for path in build.directory.glob("*.tmp"):  # of processes that were killed
                     path.unlink()
@@ -285,7 +287,9 @@ def _read(task: ShardTask, quarantine: list[dict], count: Callable[[], None]) ->
         except BadPatch as error:
             faults.check_source(task.root, error.path)
             path = os.path.relpath(error.path, task.root) if os.path.isabs(error.path) else error.path
-            reason = error.reason.replace(f"{task.root}/", "")  # in messages of GDAL; records do not tell where the source was
+            reason = error.reason  # of GDAL, with paths in it; records do not tell where the source was
+            for place in (task.root, archive.origin(task.root)):
+                reason = reason.replace(f"{place}/", "")
             quarantine.append({"key": key, "split": task.split, "path": path, "reason": reason})
         else:
             yield sample

@@ -55,20 +55,20 @@ class Records:
                 for name, s in self.manifest["sensors"].items()
             }
             self.statistics: dict[str, dict[str, dict]] = self.manifest["statistics"]
+            self._shards = {
+                split: [self.directory / shard["name"] for shard in content["shards"]]
+                for split, content in self.manifest["splits"].items()
+            }
+            self._bytes = {
+                self.directory / shard["name"]: shard["bytes"]
+                for content in self.manifest["splits"].values()
+                for shard in content["shards"]
+            }
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path}: not a manifest of this package ({error}); build the records again with --overwrite"
             ) from error
         self.selection = ""  # in words, of records that were chosen from those on disk
-        self._shards = {
-            split: [self.directory / shard["name"] for shard in content["shards"]]
-            for split, content in self.manifest["splits"].items()
-        }
-        self._bytes = {
-            self.directory / shard["name"]: shard["bytes"]
-            for content in self.manifest["splits"].values()
-            for shard in content["shards"]
-        }
         self._tables: dict[str, np.ndarray] = {}
         # Descriptors are limited (often 1,024) and a large set has more shards, so only the latest stay mapped.
         self.open = functools.lru_cache(maxsize=256)(open_shard)

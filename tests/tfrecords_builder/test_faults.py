@@ -6,6 +6,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import zipfile
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from tfrecords_builder import lock, writer
 from tfrecords_builder.plan import plan
 from tfrecords_builder.verify import find_problems
 from tfrecords_builder.writer import write
-from tfrs import geotiff
+from tfrs import archive, geotiff
 from tfrs.datasets.eurosat import EuroSat
 from tfrs.errors import UserError
 from tfrs.records import Records
@@ -80,10 +83,38 @@ class Deadly(EuroSat):  # no docstring: records hold that of the data set
 
 def test_a_worker_is_killed(sound, root, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(UserError, match=r"a worker process died .*; finished shards are kept: run the same command again"):
+    with pytest.raises(UserError, match=r"a worker process died .*; run the same command again, .*keeps its finished shards"):
         build(root, out, Deadly(), workers=2)
     assert not (out / FOLDER / "manifest.json").exists()
     assert contents(build(root, out, Deadly(), workers=2).directory) == sound
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (EOFError(), r"a worker process cannot begin \(EOFError\(\)\)"),
+        (OSError(9, "Bad file descriptor"), r"a worker process cannot begin \(OSError\(9, 'Bad file descriptor'\)\)"),
+        (BrokenProcessPool(), "a worker process died"),
+    ],
+)
+def test_a_worker_that_dies_as_it_begins(sound, root, tmp_path, monkeypatch, error, said):
+    submit, begun = ProcessPoolExecutor.submit, []
+
+    def second_fails(*arguments):
+        begun.append(arguments)
+        if len(begun) == 2:
+            raise error
+        return submit(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=said):
+        patch.setattr(ProcessPoolExecutor, "submit", second_fails)
+        build(root, tmp_path / "out", workers=2)
+    records = build(root, tmp_path / "out", workers=2)
+    assert contents(records.directory) == sound
+    begun.clear()
+    with pytest.raises(UserError, match=said):
+        monkeypatch.setattr(ProcessPoolExecutor, "submit", second_fails)
+        find_problems(records, workers=2)
 
 
 FULL = pytest.mark.skipif(
@@ -242,6 +273,34 @@ def test_a_closed_folder_stops_the_build(open_folder, closed):
     (open_folder / closed).chmod(0)
     with unprivileged(), pytest.raises(UserError, match=rf"^{open_folder / closed}: Permission denied; the build stopped"):
         write(EuroSat(), open_folder / "source", open_folder / "out", splits, shard_mb=SHARD_MB)
+
+
+def test_a_closed_folder_is_no_empty_one(open_folder):
+    (open_folder / "source/EuroSAT_MS/River").chmod(0)
+    with unprivileged(), pytest.raises(PermissionError, match=f"Permission denied: '{open_folder}/source/EuroSAT_MS/River'"):
+        plan(EuroSat(), open_folder / "source")
+
+
+def test_a_reason_does_not_tell_where_an_archive_was(root, tmp_path):
+    packed, key = Path(shutil.make_archive(str(tmp_path / "EuroSAT_MS"), "zip", root)), train_key(root)
+    with zipfile.ZipFile(packed) as opened:
+        place = opened.getinfo(f"EuroSAT_MS/{key.split('_')[0]}/{key}.tif").header_offset
+    content = bytearray(packed.read_bytes())
+    content[place + 1000] ^= 1
+    packed.write_bytes(content)
+    mounted = archive.mount(EuroSat(), packed, tmp_path / "spool")
+    records = write(EuroSat(), mounted, tmp_path / "out", plan(EuroSat(), mounted), shard_mb=SHARD_MB)
+    assert "EuroSAT_MS.zip: member is damaged" in reasons(records)[key]
+    assert str(tmp_path) not in (records.directory / "quarantine.jsonl").read_text()
+
+
+def test_a_build_that_ended_between_a_look_and_the_lock_is_not_replaced(source, tmp_path, monkeypatch):
+    before = contents(build(source, tmp_path / "out").directory)
+    monkeypatch.setattr(writer, "complete", lambda build: None)
+    with pytest.raises(UserError, match="another build has ended here just now; run the same command again"):
+        build(source, tmp_path / "out", shard_mb=2)
+    monkeypatch.undo()
+    assert contents(build(source, tmp_path / "out").directory) == before
 
 
 def test_an_error_of_the_system_while_reading_is_one_patch_less(root, tmp_path, monkeypatch):

@@ -93,6 +93,19 @@ def test_sound_records_need_no_source(folder, built, capsys):
     assert contents(folder / "out/eurosat/1.0.0") == contents(built / "out/eurosat/1.0.0")
 
 
+def test_a_folder_in_the_place_of_a_shard(folder, built, capsys):
+    directory, sound = folder / "out/eurosat/1.0.0", contents(built / "out/eurosat/1.0.0")
+    in_the_way, bad = directory / TRAIN.format(0), directory / TRAIN.format(1)
+    in_the_way.unlink()
+    in_the_way.mkdir()
+    flip(bad)
+    with pytest.raises(UserError, match="problems found, listed above; --repair cannot mend that"):
+        mend(folder)
+    out = capsys.readouterr().out
+    assert f"not repaired {in_the_way.name}: Is a directory" in out and f"{in_the_way}: " in out
+    assert bad.read_bytes() == sound[bad.name]
+
+
 def test_files_of_tfds_need_no_source(folder, built):
     for path in [*opened(folder).directory.glob("*.labels.txt"), opened(folder).directory / "dataset_info.json"]:
         path.write_bytes(b"")

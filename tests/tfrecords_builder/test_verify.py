@@ -206,6 +206,7 @@ def test_wrong_index_row_names_record(records):
     [
         (lambda path: path.unlink(), "missing"),
         (lambda path: path.write_bytes(path.read_bytes()[:-5]), "cannot be read"),
+        (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
         (lambda path: np.save(path, np.load(path)[:-1]), "2 rows"),
         (lambda path: np.save(path, np.zeros(3)), "columns are None"),
     ],
