@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tfrs.errors import UserError
+from tfrs.storage import locked
 
 LOCK = "lock"
 _TOKEN = secrets.token_hex(4)  # containers of one machine may share its name and number their processes alike
@@ -41,8 +42,7 @@ def hold(folder: Path, task: str = "") -> Iterator[None]:
 def turn(path: Path) -> Iterator[None]:
     """Wait until no other process is in a block with this path."""
     with open(path, "a") as file:
-        with contextlib.suppress(OSError):  # a file system without locks, of which `hold` has warned
-            fcntl.flock(file, fcntl.LOCK_EX)
+        locked(file, fcntl.LOCK_EX)
         yield
 
 

@@ -126,7 +126,7 @@ def mount(dataset, root: Path, spool: Path, *, unpack: bool = True) -> Path:
         return root
     try:
         spool.mkdir(parents=True, exist_ok=True)
-        _reading.pop(spool.absolute(), None)
+        _leave(spool.absolute())
         with open(spool / _CHANGING, "a") as changing:
             locked(changing, fcntl.LOCK_EX)  # of several tasks, one unpacks and the others wait for it
             index = _mount(dataset, archives, spool, unpack)
@@ -143,14 +143,19 @@ def release(root: Path) -> None:
     """Delete what was unpacked for a build, once it is done; the last of several that read from it does."""
     if root.name != INDEX:
         return
-    _reading.pop(root.parent, None)
+    _leave(root.parent)
     with open(root.parent / _CHANGING, "a") as changing:
         if locked(changing, fcntl.LOCK_EX | fcntl.LOCK_NB) and not _in_use(root.parent):
             _delete_unpacked(root.parent)
 
 
-# Folder -> the open file by which this process says that it reads from there. Closing it gives the lock up.
+# Folder -> the open and locked file by which this process says that it reads from there.
 _reading: dict[Path, IO] = {}
+
+
+def _leave(spool: Path) -> None:
+    if reading := _reading.pop(spool, None):
+        reading.close()
 
 
 def _in_use(spool: Path) -> bool:

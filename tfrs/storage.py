@@ -59,7 +59,7 @@ def locked(file, kind: int) -> bool:
     """Take a lock of `flock` on an open file: whether it was to be had. A file system without locks has them for all."""
     try:
         fcntl.flock(file, kind)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):  # the second of some network file systems
         return False
     except OSError:
         pass
