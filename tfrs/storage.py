@@ -88,7 +88,7 @@ def alone(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            lock.unlink()
+            lock.unlink(missing_ok=True)
 
 
 def is_remote(directory: Path, mounts: Path = Path("/proc/mounts")) -> bool:
