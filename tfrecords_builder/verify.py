@@ -97,7 +97,9 @@ def _check_shards(jobs: list[tuple], workers: int) -> list[tuple[list[Problem], 
     if workers < 2:
         return [check_shard(*job) for job in progress(iterable=jobs, **settings)]
     with local.pool(workers) as executor:
-        return list(progress(iterable=executor.map(check_shard, *zip(*jobs, strict=True)), **settings))
+        # Not by `map`: broken off, it cancels what waits, over which the pool of Python 3.11 stumbles while its processes end.
+        futures = [executor.submit(check_shard, *job) for job in jobs]
+        return [future.result() for future in progress(iterable=futures, **settings)]
 
 
 def check_shard(shard: Path, stated: dict, schema: Schema, number: int) -> tuple[list[Problem], np.ndarray | None, dict]:

@@ -71,7 +71,8 @@ def main(_):
     with local.pool(2) as executor:
         executor.submit(int).result()
         print("begun", flush=True)
-        list(executor.map(time.sleep, [60] * 9))
+        for future in [executor.submit(time.sleep, 60) for _ in range(9)]:
+            future.result()
 
 with termination.immediate():
     command.run(main, "")
