@@ -153,24 +153,44 @@ def test_an_archive_of_another_data_set_is_named_and_leaves_nothing_unpacked(eur
         assert set(os.listdir(tmp_path / "spool")) <= KEPT
 
 
-def test_a_tar_that_ends_between_two_members(eurosat_tree, tmp_path):
-    file = tmp_path / "EuroSAT_MS.tar"
-    pack(file, {str(path.relative_to(eurosat_tree[0])): path for path in eurosat_tree[0].rglob("*.tif")})
-    with tarfile.open(file) as tar:
-        begin = tar.getmembers()[20].offset
-    os.truncate(file, begin)
-    with pytest.raises(UserError, match=r"EuroSAT_MS\.tar: cannot be read as an archive \(it has no end\); is it complete"):
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+@pytest.mark.parametrize("more", [0, 200], ids=["between two members", "within a header"])
+def test_a_tar_that_was_cut_before_it_was_packed(eurosat_tree, tmp_path, suffix, more):
+    """A gzip around it is whole then, and tarfile takes such an end for one."""
+    tar, file = tmp_path / "whole.tar", tmp_path / f"EuroSAT_MS{suffix}"
+    pack(tar, {str(path.relative_to(eurosat_tree[0])): path for path in eurosat_tree[0].rglob("*.tif")})
+    with tarfile.open(tar) as whole:
+        end = whole.getmembers()[20].offset + more
+    content = tar.read_bytes()[:end]
+    file.write_bytes(gzip.compress(content) if suffix == ".tar.gz" else content)
+    with pytest.raises(
+        UserError, match=rf"EuroSAT_MS{suffix}: cannot be read as an archive \(no end mark at .*\); is it complete"
+    ):
         archive.mount(EuroSat(), file, tmp_path / "spool")
+    assert set(os.listdir(tmp_path / "spool")) <= KEPT
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the flags are those of GNU tar")
+def test_tars_of_other_programs_are_whole(eurosat_tree, tmp_path):
+    """Appended to, of blocks of 512 bytes, and with long names of both kinds."""
+    long = "x" * 120
+    for number, flags in enumerate((["--blocking-factor=1", "--format=gnu"], ["--format=pax"], ["--format=ustar"])):
+        folder = shutil.copytree(eurosat_tree[0], tmp_path / str(number) / (long if number < 2 else "y"))
+        tar = ["tar", *flags, "--file", str(tmp_path / f"{number}.tar"), "--directory", str(folder.parent)]
+        names = [str(path.relative_to(folder.parent)) for path in sorted(folder.rglob("*.tif"))]
+        subprocess.run([*tar, "--create", *names[:20]], check=True)
+        subprocess.run([*tar, "--append", *names[20:]], check=True)
+        root = archive.mount(EuroSat(), tmp_path / f"{number}.tar", tmp_path / f"spool{number}")
+        assert_same_samples(EuroSat(), root, (EuroSat(), eurosat_tree[0]), 40)
 
 
 @contextlib.contextmanager
-def read_by_another(file, spool):
-    """Another process has mounted an archive of EuroSAT, and releases it at the end."""
-    program = "import sys; from pathlib import Path; from tfrs import archive; from tfrs.datasets.eurosat import EuroSat\n"
-    program += (
-        "root = archive.mount(EuroSat(), *map(Path, sys.argv[1:])); print(root, flush=True); input(); archive.release(root)"
-    )
-    command = [sys.executable, "-c", program, str(file), str(spool)]
+def read_by_another(file, spool, name="eurosat"):
+    """Another process has mounted archives of a data set, and releases them at the end."""
+    program = "import sys; from pathlib import Path; from tfrs import archive, registry\n"
+    program += "root = archive.mount(registry.dataset(sys.argv[1])(), *map(Path, sys.argv[2:]))\n"
+    program += "print(root, flush=True); input(); archive.release(root)"
+    command = [sys.executable, "-c", program, name, str(file), str(spool)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         while process.stdout.readline().strip() != str(spool / archive.INDEX):  # after a line on what is unpacked
@@ -188,10 +208,34 @@ def test_an_index_in_use_is_not_made_one_of_other_archives(eurosat_tree, tmp_pat
         pack(files[-1], dict(zip(names, paths[::step], strict=True)))
     with read_by_another(files[0], spool):
         before = {path: path.read_bytes() for path in spool.iterdir()}
-        with pytest.raises(UserError, match=rf"in use by another build, of other archives \({files[0]} .*--spool"):
+        with pytest.raises(UserError, match=rf"in use by another build, which reads {files[0]}; .*--spool"):
             archive.mount(EuroSat(), files[1], spool)
         assert {path: path.read_bytes() for path in spool.iterdir()} == before
     assert archive.read_bytes(archive.mount(EuroSat(), files[1], spool) / names[0]) == paths[-1].read_bytes()
+
+
+def test_an_index_in_use_gets_no_more_archives(sen12ms_tree, tmp_path):
+    folder, spool = sen12ms_archives(sen12ms_tree[0], tmp_path / "in", ".tar"), tmp_path / "spool"
+    moved = [path.rename(tmp_path / path.name) for path in sorted(folder.iterdir())[3:]]
+    with read_by_another(folder, spool, "sen12ms"):
+        for path in moved:
+            path.rename(folder / path.name)
+        with pytest.raises(UserError, match=r"in use by another build, which reads .*_lc\.tar, .*_s1\.tar, .*_s2\.tar; wait"):
+            archive.mount(Sen12MS(), folder, spool)
+    assert_same_samples(Sen12MS(), archive.mount(Sen12MS(), folder, spool), (Sen12MS(), sen12ms_tree[0]), 7)
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_an_index_is_of_one_data_set(eurosat_tree, eurosat_rgb_tree, tmp_path, suffix):
+    trees = {EuroSat(): eurosat_tree[0], registry.dataset("eurosat_rgb")(): eurosat_rgb_tree}
+    file, spool = tmp_path / f"both{suffix}", tmp_path / "spool"
+    pack(file, {str(path.relative_to(tree)): path for tree in trees.values() for path in tree.rglob("*.*")})
+    with pytest.raises(UserError, match="no sen12ms patch found"):
+        archive.mount(Sen12MS(), file, spool)
+    for dataset, tree in trees.items():
+        count = sum(len(dataset.index(tree, split)) for split in dataset.splits)
+        assert count
+        assert_same_samples(dataset, archive.mount(dataset, file, spool), (dataset, tree), count)
 
 
 @pytest.mark.parametrize("killed", [False, True])

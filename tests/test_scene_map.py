@@ -204,19 +204,25 @@ def test_refused_outputs(tmp_path, name, scheme, message):
     ],
 )
 def test_layers_of_an_earlier_map_do_not_stay_beside_a_new_one(tmp_path, name, flag, with_it):
-    (tmp_path / f"map_{name}.tif").write_bytes(b"of before")
-    check_output(tmp_path / "map.tif", card(MULTISENGE)["classes"], [], with_it)
-    with pytest.raises(UserError, match=rf"map_{name}\.tif: is of an earlier map, .* delete it, or give {flag} as well"):
-        check_output(tmp_path / "map.tif", card(MULTISENGE)["classes"], [], Extras())
+    for suffix in (".tif", ".tif.aux.xml"):
+        (tmp_path / f"map_{name}{suffix}").write_bytes(b"of before")
+    classes = card(MULTISENGE)["classes"]
+    check_output(tmp_path / "map.tif", classes, [], Extras())
+    (tmp_path / "map.tif").write_bytes(b"of before")
+    check_output(tmp_path / "map.tif", classes, [], with_it)
+    check_output(tmp_path / "map.png", classes, [], Extras())
+    found = rf"map_{name}\.tif, .*map_{name}\.tif\.aux\.xml: of the earlier map, .*; delete that, or give {flag} too"
+    with pytest.raises(UserError, match=found):
+        check_output(tmp_path / "map.tif", classes, [], Extras())
 
 
 def test_one_process_writes_a_map(tmp_path):
     def while_another_comes():
-        with pytest.raises(UserError, match=r"map\.tif: another process is writing it; wait for it, or give another name"):
-            write(tmp_path / "map.tif", MULTISENGE)
+        with pytest.raises(UserError, match=r"map\.png: another process is writing it; wait for it, or give another name"):
+            write(tmp_path / "map.png", MULTISENGE)  # whose areas, legend and picture have the same names
         yield from certain(MULTISENGE)
 
-    for left in ("map.tif.lock", "map.tif.tmp", "map.tif.plain.tmp"):  # by one that was killed
+    for left in ("map.lock", "map.tif.tmp", "map.tif.plain.tmp"):  # by one that was killed
         (tmp_path / left).write_bytes(b"half")
     write_map(tmp_path / "map.tif", while_another_comes(), GRID, 1, card(MULTISENGE), Extras())
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "map.tif"), NUMBERS)

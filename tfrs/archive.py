@@ -3,7 +3,7 @@
 An index, one SQLite file, knows archive, offset and size of every member. It stands for the folder that the archives would
 unpack to: `members.sqlite/ROIs1158_spring/s2_1/ROIs1158_spring_s2_1_p30.tif` is the path of a member, and reading it is one
 read at its offset, as of a file and in any order. Memory does not grow with the number of members. Builds of the same archives
-share it; one of others is refused as long as it is in use.
+share it; another build is refused as long as it is in use.
 
 A tar.gz or tar.zst can only be read from its beginning, while records are written in shuffled order from several archives at
 once. It is therefore decompressed once, in the pass that lists it, into a plain tar in the spool folder; `release` deletes that
@@ -83,11 +83,12 @@ def walk(root: Path) -> Iterator[str]:
     """Relative paths of all files below a folder, on disk or in archives.
 
     Raises:
-        OSError: A folder cannot be listed.
+        OSError: A folder cannot be listed, other than a file system's own.
     """
 
     def fail(error: OSError) -> None:  # os.walk would leave the folder out
-        raise error
+        if os.path.basename(error.filename) != "lost+found":
+            raise error
 
     if not os.path.isdir(root):
         yield from _below(root)
@@ -127,10 +128,12 @@ def mount(dataset, root: Path, spool: Path, *, unpack: bool = True) -> Path:
     try:
         spool.mkdir(parents=True, exist_ok=True)
         _leave(spool.absolute())
+        if not _writable(spool):  # somebody else's: what is there is used
+            return _mount(dataset, archives, spool, unpack)
         with open(spool / _CHANGING, "a") as changing:
             locked(changing, fcntl.LOCK_EX)  # of several tasks, one unpacks and the others wait for it
             index = _mount(dataset, archives, spool, unpack)
-            _reading[spool.absolute()] = reading = open(spool / _READING, "a")  # noqa: SIM115
+            _reading[spool.absolute()] = reading = open(spool / _READING, "a+")  # noqa: SIM115
             locked(reading, fcntl.LOCK_SH)  # until `release`, or the end of the process
             return index
     except sqlite3.Error as error:
@@ -141,7 +144,7 @@ def mount(dataset, root: Path, spool: Path, *, unpack: bool = True) -> Path:
 
 def release(root: Path) -> None:
     """Delete what was unpacked for a build, once it is done; the last of several that read from it does."""
-    if root.name != INDEX:
+    if root.name != INDEX or not _writable(root.parent):
         return
     _leave(root.parent)
     with open(root.parent / _CHANGING, "a") as changing:
@@ -158,6 +161,10 @@ def _leave(spool: Path) -> None:
         reading.close()
 
 
+def _writable(spool: Path) -> bool:
+    return os.access(spool, os.W_OK, effective_ids=True)
+
+
 def _in_use(spool: Path) -> bool:
     with open(spool / _READING, "a") as file:
         return not locked(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -170,16 +177,17 @@ def _delete_unpacked(spool: Path) -> None:
 
 def _mount(dataset, archives: list[Path], spool: Path, unpack: bool) -> Path:
     index = spool.absolute() / INDEX
-    stamps = {str(path.absolute()): f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in archives}
+    # Of what is in an archive, the index has what belongs to the data set.
+    stamps = {str(path.absolute()): f"{dataset.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in archives}
     with contextlib.closing(sqlite3.connect(index)) as db:
         db.executescript(_SCHEMA)
         known = dict(db.execute("SELECT source, stamp FROM archives"))
+        if known and known != stamps and _in_use(index.parent):
+            raise UserError(
+                f"{spool}: in use by another build, which reads {', '.join(sorted(known)[:3])}; wait until it has ended, or "
+                "name another folder with --spool"
+            )
         if any(stamps.get(source) != stamp for source, stamp in known.items()):  # other archives than those of the index
-            if _in_use(index.parent):
-                raise UserError(
-                    f"{spool}: in use by another build, of other archives ({min(known)} ...); wait until it has ended, or name "
-                    "another folder with --spool"
-                )
             db.executescript("DELETE FROM archives; DELETE FROM members;")
             _delete_unpacked(index.parent)
             known = {}
@@ -248,8 +256,7 @@ def _scan(source: str, plain: Path) -> Iterator[tuple[str, int, int, bool, int |
         elif str(plain) == source:
             with tarfile.open(source, "r:") as tar:
                 yield from _members(tar)
-                if tar.offset >= os.path.getsize(source):  # blocks of zeros stand at the end
-                    raise EOFError("it has no end")
+            _check_end(source, tar.offset)
         else:
             with (
                 open(source, "rb") as file,
@@ -262,10 +269,20 @@ def _scan(source: str, plain: Path) -> Iterator[tuple[str, int, int, bool, int |
                     yield from _members(tar)
                 while tee.read(_CHUNK):  # to the end, where gzip keeps its checksum
                     pass
+                target.flush()
+                _check_end(temporary, tar.offset)
     except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
         if getattr(error, "errno", None) is not None:  # of the disk, not of what is on it
             raise
         raise _damaged(source, error) from error
+
+
+def _check_end(path, offset: int) -> None:
+    """See that a tar ends where its last member does: tarfile takes a cut or damaged header for the end, too."""
+    with open(path, "rb") as file:
+        file.seek(offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise EOFError(f"no end mark at byte {offset:,}")
 
 
 class _Tee:

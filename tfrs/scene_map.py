@@ -1,6 +1,7 @@
 """A map in files: classes, layers of probability, areas, and a picture, written as parts of it are finished."""
 
 import contextlib
+import glob
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,10 +55,10 @@ def check_output(path: Path, classes: Sequence[dict], inputs: Iterable[str], ext
     if path.exists() and any(Path(other).exists() and path.samefile(other) for other in inputs):
         raise UserError(f"{path} is the image itself; give another --output")
     for name in LAYERS.keys() - _layers(classes, extras).keys():
-        if (layer := beside(path, name, ".tif")).exists():
-            raise UserError(
-                f"{layer}: is of an earlier map, which is to be replaced; delete it, or give {LAYERS[name]} as well"
-            )
+        old = sorted(path.parent.glob(f"{glob.escape(path.stem)}_{name}.*")) if path.exists() else ()
+        if old:
+            there = ", ".join(map(str, old))
+            raise UserError(f"{there}: of the earlier map, which is to be replaced; delete that, or give {LAYERS[name]} too")
 
 
 def write_map(path: Path, parts: Iterable[Part], scene: Grid, cell: int, card: Mapping, extras: Extras) -> np.ndarray:

@@ -294,6 +294,20 @@ def test_a_reason_does_not_tell_where_an_archive_was(root, tmp_path):
     assert str(tmp_path) not in (records.directory / "quarantine.jsonl").read_text()
 
 
+def test_an_index_of_somebody_else_is_used(open_folder):
+    source, spool, out = (open_folder / name for name in ("source", "spool", "out"))
+    packed = Path(shutil.make_archive(str(open_folder / "EuroSAT_MS"), "zip", source))
+    archive.release(archive.mount(EuroSat(), packed, spool))
+    spool.chmod(0o555)
+    with unprivileged():
+        mounted = archive.mount(EuroSat(), packed, spool)
+        records = write(EuroSat(), mounted, out, plan(EuroSat(), mounted), shard_mb=SHARD_MB)
+        archive.release(mounted)
+        with pytest.raises(UserError, match=r"spool/.* delete the file|spool/.*: Permission denied"):
+            archive.mount(EuroSat(), shutil.copy(packed, out / "other.zip"), spool)
+    assert find_problems(records) == []
+
+
 def test_a_build_that_ended_between_a_look_and_the_lock_is_not_replaced(source, tmp_path, monkeypatch):
     before = contents(build(source, tmp_path / "out").directory)
     monkeypatch.setattr(writer, "complete", lambda build: None)

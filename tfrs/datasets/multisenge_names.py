@@ -95,7 +95,9 @@ def read_patch(root: Path, name: str) -> Patch:
         content = json.loads(archive.read_bytes(path))
         texts = {entry: content[entry] for entry in ("corresponding_s2", "corresponding_s1", "labels", "projection")}
     except OSError as error:
-        raise BadPatch(path, "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)) from error
+        raise BadPatch(
+            path, "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+        ) from error
     except KeyError as error:
         raise BadPatch(path, f"has no entry {error}") from error
     except (ValueError, TypeError) as error:
