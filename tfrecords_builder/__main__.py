@@ -104,7 +104,7 @@ def build() -> None:
     planned = _planned()
     from tfrecords_builder import shares, writer
     from tfrecords_builder.show import summary
-    from tfrs import archive
+    from tfrs import archive_mount
 
     already = None if FLAGS.overwrite else writer.complete(planned)
     before, start = 0 if FLAGS.overwrite else _megabytes(planned.directory), time.monotonic()
@@ -121,7 +121,7 @@ def build() -> None:
         records = writer.write_build(planned, _runner(), overwrite=FLAGS.overwrite)
         seconds, megabytes = time.monotonic() - start, _megabytes(planned.directory) - before
         said = f"wrote {megabytes:.1f} MB in {seconds:.1f} s ({megabytes / seconds:.1f} MB/s)"
-    archive.release(planned.tasks[0].root)
+    archive_mount.release(planned.tasks[0].root)
     print(f"{planned.directory}: {said}")
     print(summary(records))
     if already and records.manifest["quarantined"]:
@@ -169,14 +169,14 @@ def _planned():
     from tfrecords_builder.plan import plan
     from tfrecords_builder.simulate import is_simulated, simulate
     from tfrecords_builder.writer import prepare
-    from tfrs import archive
+    from tfrs import archive_mount
     from tfrs.records import MANIFEST
 
     place, directory = Path(FLAGS.input or f"data/{dataset.name}"), Path(FLAGS.output) / dataset.name / dataset.version
     if FLAGS.synthesize:
         simulate(dataset, place, FLAGS.synthesize, FLAGS.seed)
     already = (directory / MANIFEST).exists() and not FLAGS.overwrite
-    root = archive.mount(dataset, place, Path(FLAGS.spool or directory.parent / archive.SPOOL), unpack=not already)
+    root = archive_mount.mount(dataset, place, Path(FLAGS.spool or directory.parent / archive_mount.SPOOL), unpack=not already)
     dataset = dataset.at(root)
     if FLAGS.aux:
         from tfrs.datasets import auxiliary

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tfrs.errors import UserError
-from tfrs.storage import locked
+from tfrs.locks import locked
 
 LOCK = "lock"
 _TOKEN = secrets.token_hex(4)  # containers of one machine may share its name and number their processes alike

@@ -11,7 +11,7 @@ from tfrecords_builder import lock, metadata, spec
 from tfrecords_builder.plan import plan
 from tfrecords_builder.verify import Problem
 from tfrecords_builder.writer import BUILD, ShardTask, prepare, write_shard
-from tfrs import archive, registry
+from tfrs import archive, archive_mount, registry
 from tfrs.datasets.auxiliary import WithAuxiliary
 from tfrs.datasets.base import Dataset
 from tfrs.errors import UserError
@@ -28,7 +28,7 @@ def repair(
     Args:
         run: As for `writer.write_build`.
         root: Place of the source; where None, that of the build.
-        spool: Folder for what is in archives (see `archive.mount`); where None, that of the build.
+        spool: Folder for what is in archives (see `archive_mount.mount`); where None, that of the build.
 
     A shard takes its place only when it is what the manifest states, which it is not where the source has changed.
 
@@ -76,7 +76,7 @@ def _shards(records: Records, shards: list[Path], run: Callable, root: Path | No
             f"not repaired {task.name}: {archive.origin(task.root)} has changed, built again it has {built}, "
             f"manifest says {wanted}"
         )
-    archive.release(tasks[0].root)
+    archive_mount.release(tasks[0].root)
 
 
 def _index(records: Records, split: str) -> None:
@@ -94,8 +94,8 @@ def _tasks(records: Records, root: Path | None, spool: Path | None) -> tuple[Sha
     if not (place := root or stated.get("input")):
         raise UserError(f"{records.directory}: its manifest does not say where the source is; give it with --input")
     dataset = _dataset(records.manifest)
-    spool = spool or records.manifest.get("spool") or records.directory.parent / archive.SPOOL
-    root = archive.mount(dataset, Path(place), Path(spool))
+    spool = spool or records.manifest.get("spool") or records.directory.parent / archive_mount.SPOOL
+    root = archive_mount.mount(dataset, Path(place), Path(spool))
     options = {name: value for name, value in stated.items() if name not in ("shard_mb", "patches", "keys")}
     splits = plan(
         dataset,

@@ -11,8 +11,9 @@ import numpy as np
 from tfrs import areas, geotiff, legend, quicklook
 from tfrs.errors import UserError
 from tfrs.geotiff import Grid
+from tfrs.locks import alone
 from tfrs.scene_windows import Part
-from tfrs.storage import alone, beside, replacing_together
+from tfrs.storage import beside, replacing_together
 
 DRIVERS = {".tif": "COG", ".tiff": "COG", ".png": "PNG"}
 LAYERS = {"probabilities": "--probabilities", "uncertainty": "--uncertainty", "occlusion": "--occlude"}  # -> flag
@@ -54,11 +55,11 @@ def check_output(path: Path, classes: Sequence[dict], inputs: Iterable[str], ext
         raise UserError(f"{path.parent}: no such folder; make it, or give another --output")
     if path.exists() and any(Path(other).exists() and path.samefile(other) for other in inputs):
         raise UserError(f"{path} is the image itself; give another --output")
-    for name in LAYERS.keys() - _layers(classes, extras).keys():
-        old = sorted(path.parent.glob(f"{glob.escape(path.stem)}_{name}.*")) if path.exists() else ()
-        if old:
+    for name, flag in LAYERS.items():
+        old = sorted(path.parent.glob(f"{glob.escape(path.stem)}_{name}.*"))
+        if path.exists() and old and name not in _layers(classes, extras):
             there = ", ".join(map(str, old))
-            raise UserError(f"{there}: of the earlier map, which is to be replaced; delete that, or give {LAYERS[name]} too")
+            raise UserError(f"{there}: of the earlier map, which is to be replaced; delete that, or give {flag} too")
 
 
 def write_map(path: Path, parts: Iterable[Part], scene: Grid, cell: int, card: Mapping, extras: Extras) -> np.ndarray:

@@ -17,7 +17,7 @@ from tfrecords_builder import lock, writer
 from tfrecords_builder.plan import plan
 from tfrecords_builder.verify import find_problems
 from tfrecords_builder.writer import write
-from tfrs import archive, geotiff
+from tfrs import archive_mount, geotiff
 from tfrs.datasets.eurosat import EuroSat
 from tfrs.errors import UserError
 from tfrs.records import Records
@@ -288,7 +288,7 @@ def test_a_reason_does_not_tell_where_an_archive_was(root, tmp_path):
     content = bytearray(packed.read_bytes())
     content[place + 1000] ^= 1
     packed.write_bytes(content)
-    mounted = archive.mount(EuroSat(), packed, tmp_path / "spool")
+    mounted = archive_mount.mount(EuroSat(), packed, tmp_path / "spool")
     records = write(EuroSat(), mounted, tmp_path / "out", plan(EuroSat(), mounted), shard_mb=SHARD_MB)
     assert "EuroSAT_MS.zip: member is damaged" in reasons(records)[key]
     assert str(tmp_path) not in (records.directory / "quarantine.jsonl").read_text()
@@ -297,14 +297,14 @@ def test_a_reason_does_not_tell_where_an_archive_was(root, tmp_path):
 def test_an_index_of_somebody_else_is_used(open_folder):
     source, spool, out = (open_folder / name for name in ("source", "spool", "out"))
     packed = Path(shutil.make_archive(str(open_folder / "EuroSAT_MS"), "zip", source))
-    archive.release(archive.mount(EuroSat(), packed, spool))
+    archive_mount.release(archive_mount.mount(EuroSat(), packed, spool))
     spool.chmod(0o555)
     with unprivileged():
-        mounted = archive.mount(EuroSat(), packed, spool)
+        mounted = archive_mount.mount(EuroSat(), packed, spool)
         records = write(EuroSat(), mounted, out, plan(EuroSat(), mounted), shard_mb=SHARD_MB)
-        archive.release(mounted)
+        archive_mount.release(mounted)
         with pytest.raises(UserError, match=r"spool/.* delete the file|spool/.*: Permission denied"):
-            archive.mount(EuroSat(), shutil.copy(packed, out / "other.zip"), spool)
+            archive_mount.mount(EuroSat(), shutil.copy(packed, out / "other.zip"), spool)
     assert find_problems(records) == []
 
 
