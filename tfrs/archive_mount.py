@@ -35,7 +35,8 @@ def mount(dataset, root: Path, spool: Path, *, unpack: bool = True) -> Path:
         unpack: Whether pixels will be read. Without, a tar.gz that the index knows stays as it is.
 
     Raises:
-        UserError: An archive is damaged, or there is no space for what is in it.
+        UserError: An archive is damaged or has no patch of the data set, there is no space for what is in it, or another build
+            reads others through the same folder.
     """
     if root.is_dir():
         if not dataset.folders or any((root / name).exists() for name in dataset.folders):
